@@ -1,0 +1,10 @@
+// Package field holds HTTP field sections (RFC 9110 section 5): a read side
+// that fasthttp's headers satisfy without being imported, and an owned list
+// that may cross goroutines and be kept.
+//
+// It promises that a List never changes after it was built, that names are
+// compared without regard to case, and that the order of lines is kept. It
+// does not judge values: what a Cache-Control means is for package cache.
+//
+// Start reading at Fields, then List.
+package field

@@ -1,0 +1,168 @@
+package field
+
+import (
+	"bytes"
+	"iter"
+	"strings"
+	"unsafe"
+)
+
+// Fields is the read side of a field section. Names and values are valid only
+// during the call that received them, and must not be changed.
+type Fields interface {
+	// Peek returns the value of the first field line with the name, or nil.
+	Peek(name string) []byte
+	// All yields every field line in order.
+	All() iter.Seq2[[]byte, []byte]
+}
+
+// Field is one field line.
+type Field struct {
+	Name, Value string
+}
+
+// List is an owned field section: it may be kept and shared between
+// goroutines, as nobody changes it once it has been handed on.
+type List []Field
+
+// Copy takes every field line of f that keep wants into a list of its own.
+// A nil keep wants all of them.
+func Copy(f Fields, keep func(name []byte) bool) List {
+	var l List
+	for name, value := range f.All() {
+		if keep == nil || keep(name) {
+			l = append(l, Field{string(name), string(value)})
+		}
+	}
+	return l
+}
+
+// Get returns the value of the first field line with the name, or "".
+func (l List) Get(name string) string {
+	for i := range l {
+		if strings.EqualFold(l[i].Name, name) {
+			return l[i].Value
+		}
+	}
+	return ""
+}
+
+// Has reports whether a field line with the name is there.
+func (l List) Has(name string) bool {
+	for i := range l {
+		if strings.EqualFold(l[i].Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Peek is Get for readers of bytes; nil when the name is not there.
+func (l List) Peek(name string) []byte {
+	for i := range l {
+		if strings.EqualFold(l[i].Name, name) {
+			return view(l[i].Value)
+		}
+	}
+	return nil
+}
+
+// All yields every field line in order.
+func (l List) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for i := range l {
+			if !yield(view(l[i].Name), view(l[i].Value)) {
+				return
+			}
+		}
+	}
+}
+
+// Without returns the list less every line whose name drop wants gone. The
+// receiver is left as it was.
+func (l List) Without(drop func(name string) bool) List {
+	kept := make(List, 0, len(l))
+	for _, f := range l {
+		if !drop(f.Name) {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// Joined returns all values of the name as one, with ", " between them
+// (RFC 9110 section 5.3), or nil when the name is not there, which costs no
+// allocation.
+func Joined(f Fields, name string) []byte {
+	first := f.Peek(name)
+	if first == nil {
+		return nil
+	}
+	var all []byte
+	lines := 0
+	for n, v := range f.All() {
+		if !EqualName(n, name) {
+			continue
+		}
+		lines++
+		switch lines {
+		case 1:
+			first = v
+		case 2:
+			all = append(append(append(all, first...), ", "...), v...)
+		default:
+			all = append(append(all, ", "...), v...)
+		}
+	}
+	if lines < 2 {
+		return first
+	}
+	return all
+}
+
+// EqualName compares two field names without regard to case.
+func EqualName(a []byte, b string) bool {
+	return len(a) == len(b) && strings.EqualFold(unsafe.String(unsafe.SliceData(a), len(a)), b)
+}
+
+// hopByHop are the fields that belong to one connection (RFC 9110 section
+// 7.6.1). Proxy-Connection is no standard's, but is sent all the same.
+var hopByHop = [...]string{
+	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// HopByHop reports whether a field of this name concerns one connection only
+// and is never forwarded. Content-Length is left to whoever frames the message.
+func HopByHop(name []byte) bool {
+	for _, h := range hopByHop {
+		if EqualName(name, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// ConnectionNames reports whether one of the Connection fields of f names the
+// field, which makes it hop-by-hop too.
+func ConnectionNames(f Fields, name []byte) bool {
+	if f.Peek("Connection") == nil {
+		return false
+	}
+	for n, v := range f.All() {
+		if !EqualName(n, "Connection") {
+			continue
+		}
+		for member := range bytes.SplitSeq(v, []byte(",")) {
+			if bytes.EqualFold(bytes.TrimSpace(member), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// view is s as bytes without a copy; nobody writes to it.
+func view(s string) []byte {
+	return unsafe.Slice(unsafe.StringData(s), len(s))
+}
