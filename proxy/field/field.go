@@ -94,11 +94,15 @@ func (l List) Without(drop func(name string) bool) List {
 // (RFC 9110 section 5.3), or nil when the name is not there, which costs no
 // allocation.
 func Joined(f Fields, name string) []byte {
-	first := f.Peek(name)
-	if first == nil {
+	if f.Peek(name) == nil {
 		return nil
 	}
-	var all []byte
+	return join(f, name)
+}
+
+// join is apart from Joined, whose absent case would else pay for its closure.
+func join(f Fields, name string) []byte {
+	var first, all []byte
 	lines := 0
 	for n, v := range f.All() {
 		if !EqualName(n, name) {

@@ -33,7 +33,8 @@ func TestCopyOwnsItsBytes(t *testing.T) {
 	if len(got) != 1 || got[0] != (Field{"B", "2"}) {
 		t.Errorf("Copy = %v, want only B", got)
 	}
-	if n := testing.AllocsPerRun(100, func() { _ = Joined(from, "C"); _ = from.Get("b") }); n != 0 {
+	var read Fields = from
+	if n := testing.AllocsPerRun(100, func() { _ = Joined(read, "C"); _ = read.Peek("b") }); n != 0 {
 		t.Errorf("looking for a field allocates %v times, want 0", n)
 	}
 }
