@@ -1,0 +1,52 @@
+// Package attendance takes check-ins, makes them durable in batches and gives
+// each a receipt; and it carries what the journal holds to stores and sinks.
+//
+// # What it promises
+//
+//   - A receipt means on disk. [Recorder.Take] returns a receipt only after
+//     the journal has synced the batch that holds the check-in. Everything
+//     else is an error that says that nothing was promised.
+//   - The same check-in gets the same receipt: from any device, as often as it
+//     is pressed, while its batch is still being written, and after a restart.
+//     A check-in is known by its key: school, date, period and student, and
+//     the class where the route says so (see [Press.ClassIsKey]).
+//   - The first arrival counts. A press that had to be refused carries a token
+//     ([Refused.FirstSeen]); the retry counts from the moment of the refused
+//     press. While the process lives, a press of the same key is remembered
+//     for as long without the token. Nobody is made late by us.
+//   - A refused press leaves nothing behind but that memory.
+//   - Everything is bounded: a batch, the waiters, what is remembered, the
+//     length of a field. A full one is [ErrBusy] in a [*Refused], with a
+//     moment to come back at that differs from student to student.
+//   - Delivery reads the journal from the target's own checkpoint, in bulk, in
+//     order, for ever: a target that is down is tried again with a growing,
+//     bounded pause. A target that takes each key once therefore holds each
+//     check-in once.
+//
+// # What it does not promise
+//
+//   - Without an attempt ([Press.Attempt]) a retry after the period's end is a
+//     new press and counts for what is on then.
+//   - How often a key was pressed is evidence, not a promise: counts are
+//     written with a later batch, and the last of them are lost with kill -9.
+//   - An attempt is remembered for 15 minutes after its first arrival, less
+//     when more presses than the bound arrive in that time. After a restart
+//     only those attempts are known that led to a record.
+//   - It does not know who is on the roster: an unknown class or student is
+//     recorded. Package roster is applied when the register is written.
+//
+// # Dates and periods
+//
+// Date and period are those of the server's clock in the school's zone at first
+// arrival. A request may name them, but only what was or will be on within the
+// grace (15 minutes) around that moment; anything else is a [*FieldError]. A
+// period that the timetable does not have counts as outside, as does every
+// moment without a period: one row per student and day.
+//
+// # Where to start reading
+//
+// [Recorder.Take] is the life of a check-in; [Recorder.Run] is the one writer.
+// event.go draws the bytes of the journal, key.go those of a key. [Fold] is how
+// events become rows, for store, export and tests alike. [Delivery] is the way
+// out.
+package attendance
