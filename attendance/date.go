@@ -1,43 +1,28 @@
 package attendance
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
+
+	"firstbell/attendance/timetable"
 )
 
-// Date is a day of the calendar without a zone: days since 1970-01-01.
-type Date int32
-
-// DateOf returns the calendar day of t in t's own zone.
-func DateOf(t time.Time) Date {
-	_, offset := t.Zone()
-	return Date(floorDiv(t.Unix()+int64(offset), secondsPerDay))
-}
-
-// ParseDate reads the form 2006-01-02.
-func ParseDate(s string) (Date, error) {
-	t, err := time.Parse(time.DateOnly, s)
-	if err != nil {
-		return 0, fmt.Errorf("reading date %.20q: want the form 2006-01-02", s)
-	}
-	return DateOf(t), nil
-}
-
-// Start returns the first moment of the day in the zone.
-func (d Date) Start(zone *time.Location) time.Time {
-	t := time.Unix(int64(d)*secondsPerDay, 0).UTC()
-	return time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, zone)
-}
-
-// String returns the form 2006-01-02.
-func (d Date) String() string { return string(d.append(nil)) }
-
-func (d Date) append(dst []byte) []byte {
-	return time.Unix(int64(d)*secondsPerDay, 0).UTC().AppendFormat(dst, time.DateOnly)
-}
-
 const secondsPerDay = 24 * 60 * 60
+
+// dayNumber returns the days from 1970-01-01 to d: the form on disk.
+func dayNumber(d timetable.Date) int32 {
+	return int32(floorDiv(time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC).Unix(), secondsPerDay))
+}
+
+// dateOfDay is the reverse of dayNumber.
+func dateOfDay(n int32) timetable.Date {
+	return timetable.DateOf(time.Unix(int64(n)*secondsPerDay, 0).UTC())
+}
+
+// appendDate appends the form 2006-01-02 without allocating.
+func appendDate(dst []byte, d timetable.Date) []byte {
+	return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC).AppendFormat(dst, time.DateOnly)
+}
 
 func floorDiv(a, b int64) int64 {
 	q := a / b

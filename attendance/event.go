@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"firstbell/attendance/timetable"
 )
 
 // One record of the journal is one event. The frame around it (length,
@@ -37,7 +39,7 @@ import (
 // arrival what counts. presses is how often the key was pressed in all, not
 // since the last such event, so that reading one twice changes nothing.
 //
-// flags: 1 verified, 2 the class belongs to the key, 4 an attempt follows;
+// status: 1 present, 2 late, 3 outside. flags: 1 verified, 2 the class belongs to the key, 4 an attempt follows;
 // 8 and 16 say where the first arrival is from (see Basis).
 //
 // A version only ever adds fields behind the ones drawn here; a reader ignores
@@ -124,14 +126,14 @@ func appendArrival(dst []byte, e *Event) []byte {
 }
 
 // appendPresses appends an event of kind presses.
-func appendPresses(dst []byte, id *ReceiptID, date Date, rawMs int64, presses uint32) []byte {
+func appendPresses(dst []byte, id *ReceiptID, date timetable.Date, rawMs int64, presses uint32) []byte {
 	dst = appendHead(dst, KindPresses, 0, 0, date, id, rawMs)
 	return binary.AppendUvarint(dst, uint64(presses))
 }
 
-func appendHead(dst []byte, k Kind, flags byte, s Status, d Date, id *ReceiptID, ms int64) []byte {
-	dst = append(dst, byte(k), eventVersion, flags, byte(s))
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(d))
+func appendHead(dst []byte, k Kind, flags byte, s timetable.Status, d timetable.Date, id *ReceiptID, ms int64) []byte {
+	dst = append(dst, byte(k), eventVersion, flags, statusCode(s))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(dayNumber(d)))
 	dst = append(dst, id[:]...)
 	return binary.LittleEndian.AppendUint64(dst, uint64(ms))
 }
@@ -180,8 +182,11 @@ func (e *Event) decodeHead(data []byte) (flags byte, ms int64, err error) {
 	if data[1] < eventVersion {
 		return 0, 0, fmt.Errorf("version %d does not exist", data[1])
 	}
-	e.Status = Status(data[3])
-	e.Date = Date(int32(binary.LittleEndian.Uint32(data[4:])))
+	day := int32(binary.LittleEndian.Uint32(data[4:]))
+	if day < dayMin || day > dayMax {
+		return 0, 0, fmt.Errorf("day %d since 1970-01-01", day)
+	}
+	e.Date = dateOfDay(day)
 	copy(e.ID[:], data[8:24])
 	return data[2], int64(binary.LittleEndian.Uint64(data[24:])), nil
 }
@@ -191,8 +196,8 @@ func (e *Event) decodeArrival(data []byte) error {
 	if err != nil {
 		return err
 	}
-	if e.Status < Present || e.Status > Outside {
-		return fmt.Errorf("status %d does not exist", e.Status)
+	if e.Status = statusOfCode(data[3]); e.Status == "" {
+		return fmt.Errorf("status %d does not exist", data[3])
 	}
 	e.Verified = flags&flagVerified != 0
 	e.ClassIsKey = flags&flagClassIsKey != 0
@@ -220,11 +225,35 @@ func (e *Event) decodePresses(data []byte) error {
 	if err != nil {
 		return err
 	}
-	e.Status = 0
 	e.RawArrival = time.UnixMilli(raw).UTC()
 	c := cursor{rest: string(data[eventHeadBytes:])}
 	e.Presses = uint32(min(c.uvarint(), 1<<32-1))
 	return c.err
+}
+
+// The first and the last day that a date of four digits can name.
+const (
+	dayMin = -719162 // 0001-01-01
+	dayMax = 2932896 // 9999-12-31
+)
+
+// statuses by their code on disk; 0 is none.
+var statuses = [...]timetable.Status{"", timetable.Present, timetable.Late, timetable.Outside}
+
+func statusCode(s timetable.Status) byte {
+	for code, known := range statuses {
+		if s == known {
+			return byte(code)
+		}
+	}
+	return 0
+}
+
+func statusOfCode(code byte) timetable.Status {
+	if int(code) >= len(statuses) {
+		return ""
+	}
+	return statuses[code]
 }
 
 // cursor reads fields off the front of rest. After the first error everything

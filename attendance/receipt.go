@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"firstbell/attendance/timetable"
 )
 
 // ReceiptID names a check-in: a UUIDv8 (RFC 9562 section 5.8) cut from
@@ -43,41 +45,9 @@ func ParseReceiptID(s string) (ReceiptID, error) {
 	return id, nil
 }
 
-// Status is what a first arrival means for the register.
-type Status uint8
-
-const (
-	Present Status = 1 // within the period, not after late_after
-	Late    Status = 2 // within the period, after late_after
-	Outside Status = 3 // while no period took check-ins
-)
-
-// String returns the word used on the wire and in exports.
-func (s Status) String() string {
-	switch s {
-	case Present:
-		return "present"
-	case Late:
-		return "late"
-	case Outside:
-		return "outside"
-	}
-	return "unknown"
-}
-
-// ParseStatus reads what String writes.
-func ParseStatus(s string) (Status, error) {
-	for _, known := range []Status{Present, Late, Outside} {
-		if s == known.String() {
-			return known, nil
-		}
-	}
-	return 0, fmt.Errorf("reading status %.20q: want present, late or outside", s)
-}
-
 // OutsidePeriod is the period of a check-in that arrived while no period took
-// any. No timetable may use the name.
-const OutsidePeriod = "outside"
+// any. No timetable has a period of that name.
+const OutsidePeriod = string(timetable.Outside)
 
 // Receipt is the answer to a check-in that is on disk.
 type Receipt struct {
@@ -85,10 +55,10 @@ type Receipt struct {
 	School       string
 	Student      string
 	Class        string // of the press that counts; empty when it named none
-	Date         Date
+	Date         timetable.Date
 	Period       string    // OutsidePeriod when no period was on
 	FirstArrival time.Time // milliseconds; its zone has the school's offset at that moment
-	Status       Status
+	Status       timetable.Status
 	Verified     bool
 }
 
@@ -124,13 +94,13 @@ func (r *Receipt) appendMembers(dst []byte) []byte {
 	dst = append(dst, `,"class_id":`...)
 	dst = appendJSONString(dst, r.Class)
 	dst = append(dst, `,"date":"`...)
-	dst = r.Date.append(dst)
+	dst = appendDate(dst, r.Date)
 	dst = append(dst, `","period":`...)
 	dst = appendJSONString(dst, r.Period)
 	dst = append(dst, `,"first_arrival":"`...)
 	dst = r.FirstArrival.AppendFormat(dst, firstArrivalFormat)
 	dst = append(dst, `","status":"`...)
-	dst = append(dst, r.Status.String()...)
+	dst = append(dst, r.Status...)
 	dst = append(dst, `","durable":"disk","verified":`...)
 	if r.Verified {
 		return append(dst, "true"...)

@@ -117,7 +117,7 @@ func (f *Fold) Rows() []Row {
 // period, byte by byte, and by receipt where all that is equal.
 func CompareRows(a, b *Row) int {
 	return cmp.Or(
-		cmp.Compare(a.Date, b.Date),
+		a.Date.Compare(b.Date),
 		strings.Compare(a.School, b.School),
 		strings.Compare(a.Class, b.Class),
 		strings.Compare(a.Student, b.Student),
