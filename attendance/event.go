@@ -112,7 +112,7 @@ func appendArrival(dst []byte, e *Event) []byte {
 		flags |= flagAttempt
 	}
 	first := e.FirstArrival.UnixMilli()
-	dst = appendHead(dst, e.Kind, flags, e.Status, e.Date, &e.ID, first)
+	dst = appendHead(dst, e.Kind, flags, statusCode(e.Status), e.Date, &e.ID, first)
 	dst = binary.AppendVarint(dst, e.RawArrival.UnixMilli()-first)
 	dst = binary.AppendVarint(dst, int64(offsetMinutes(e.FirstArrival)))
 	for _, s := range [...]string{e.School, e.Period, e.Student, e.Class, e.Timetable} {
@@ -131,8 +131,8 @@ func appendPresses(dst []byte, id *ReceiptID, date timetable.Date, rawMs int64, 
 	return binary.AppendUvarint(dst, uint64(presses))
 }
 
-func appendHead(dst []byte, k Kind, flags byte, s timetable.Status, d timetable.Date, id *ReceiptID, ms int64) []byte {
-	dst = append(dst, byte(k), eventVersion, flags, statusCode(s))
+func appendHead(dst []byte, k Kind, flags byte, status byte, d timetable.Date, id *ReceiptID, ms int64) []byte {
+	dst = append(dst, byte(k), eventVersion, flags, status)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(dayNumber(d)))
 	dst = append(dst, id[:]...)
 	return binary.LittleEndian.AppendUint64(dst, uint64(ms))
