@@ -1,0 +1,299 @@
+package coalesce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var roomy = Limits{Keep: 64 << 20, Window: 4 << 20, Patience: 5 * time.Second}
+
+// collect reads r to its end.
+func collect(r *Reader) ([]byte, error) {
+	defer r.Close()
+	var all []byte
+	for {
+		p, err := r.Next()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p...)
+	}
+}
+
+func reader(t *testing.T, b *Body) *Reader {
+	t.Helper()
+	r, err := b.NewReader()
+	if err != nil {
+		t.Fatalf("NewReader: %v", err)
+	}
+	return r
+}
+
+func TestOneLeaderForAThousandCallers(t *testing.T) {
+	g := NewGroup[string]()
+	var leaders atomic.Int32
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() {
+			f, leader := g.Join([]byte("lesson"))
+			if leader {
+				leaders.Add(1)
+				f.Publish("content")
+			}
+			if v, err := f.Wait(context.Background()); err != nil || v != "content" {
+				t.Errorf("Wait = %q, %v; want content", v, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := leaders.Load(); n != 1 {
+		t.Errorf("leaders: got %d, want 1", n)
+	}
+}
+
+func TestAfterLandingANewFlightBegins(t *testing.T) {
+	g := NewGroup[int]()
+	first, _ := g.Join([]byte("k"))
+	first.Publish(1)
+	first.Publish(2)
+	if v, _ := first.Wait(context.Background()); v != 1 {
+		t.Errorf("published twice: got %d, want the first, 1", v)
+	}
+	first.Land()
+	second, leader := g.Join([]byte("k"))
+	if !leader || second == first {
+		t.Fatal("joined a flight that had landed")
+	}
+	first.Land() // again: must not take the second flight down
+	if g.Find([]byte("k")) != second || g.Len() != 1 {
+		t.Error("landing twice took somebody else's flight")
+	}
+}
+
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := NewGroup[int]().Join([]byte("k"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := f.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Wait = %v, want the deadline", err)
+		}
+	})
+}
+
+// TestEveryReaderGetsEveryByte reads bodies of many sizes, announced or not,
+// from readers that come at any time.
+func TestEveryReaderGetsEveryByte(t *testing.T) {
+	for _, size := range []int{0, 1, 4095, chunkBytesMin, chunkBytesMin + 1, 300_000, exactBytesMax, exactBytesMax + 1} {
+		for _, announced := range []bool{true, false} {
+			want := make([]byte, size)
+			for i := range want {
+				want[i] = byte(i * 31 >> 3)
+			}
+			known := int64(-1)
+			if announced {
+				known = int64(size)
+			}
+			b := NewBody(known, roomy)
+			var wg sync.WaitGroup
+			for range 3 {
+				r := reader(t, b)
+				wg.Go(func() {
+					got, err := collect(r)
+					if err != nil || !bytes.Equal(got, want) {
+						t.Errorf("%d bytes (announced %v): got %d bytes, %v", size, announced, len(got), err)
+					}
+				})
+			}
+			if err := b.Fill(&unevenReader{src: bytes.NewReader(want)}); err != nil {
+				t.Fatalf("Fill: %v", err)
+			}
+			wg.Wait()
+			if got, ok := b.Bytes(); !ok || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes (announced %v): Bytes gives %d, %v", size, announced, len(got), ok)
+			}
+			if got, err := collect(reader(t, b)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes: a late reader got %d bytes, %v", size, len(got), err)
+			}
+		}
+	}
+}
+
+type unevenReader struct{ src io.Reader }
+
+func (u *unevenReader) Read(p []byte) (int, error) {
+	return u.src.Read(p[:min(len(p), 1+rand.IntN(20_000))])
+}
+
+func TestFirstBytesReachEveryReaderAsTheyArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBody(10, roomy)
+		pr, pw := io.Pipe()
+		go b.Fill(pr)
+		r := reader(t, b)
+		for _, part := range []string{"hello", "world"} {
+			pw.Write([]byte(part))
+			got, err := r.Next()
+			if err != nil || string(got) != part {
+				t.Fatalf("Next = %q, %v; want %q before the rest is there", got, err, part)
+			}
+		}
+		pw.Close()
+		if _, err := r.Next(); err != io.EOF {
+			t.Errorf("end: got %v, want io.EOF", err)
+		}
+	})
+}
+
+func TestACutBodyNeverEndsCleanly(t *testing.T) {
+	cut := errors.New("connection reset")
+	for _, c := range []struct {
+		name  string
+		known int64
+		src   io.Reader
+		want  error
+	}{
+		{"shorter than announced", 10, bytes.NewReader([]byte("12345")), io.ErrUnexpectedEOF},
+		{"longer than announced", 3, bytes.NewReader([]byte("12345")), io.ErrUnexpectedEOF},
+		{"read error", -1, io.MultiReader(bytes.NewReader([]byte("12345")), errReader{cut}), cut},
+	} {
+		b := NewBody(c.known, roomy)
+		r := reader(t, b)
+		if err := b.Fill(c.src); !errors.Is(err, c.want) {
+			t.Errorf("%s: Fill = %v, want %v", c.name, err, c.want)
+		}
+		if _, err := collect(r); !errors.Is(err, c.want) {
+			t.Errorf("%s: reader ended with %v, want %v", c.name, err, c.want)
+		}
+		if _, ok := b.Bytes(); ok {
+			t.Errorf("%s: Bytes offers a body that is not whole", c.name)
+		}
+	}
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// endless is an origin that never ends and counts what was read of it.
+type endless struct{ n atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) { e.n.Add(int64(len(p))); return len(p), nil }
+
+func TestALargeBodyHoldsNoMoreThanItsWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := Limits{Keep: 1 << 20, Window: 1 << 20, Patience: 5 * time.Second}
+		b := NewBody(-1, l)
+		src := &endless{}
+		r := reader(t, b)
+		done := make(chan error, 1)
+		go func() { done <- b.Fill(src) }()
+		synctest.Wait()
+		if got, most := src.n.Load(), l.Window+2*chunkBytesMax; got > most {
+			t.Errorf("an unread body took in %d bytes, want at most %d", got, most)
+		}
+		for range 100 {
+			if _, err := r.Next(); err != nil {
+				t.Fatalf("Next: %v", err)
+			}
+			synctest.Wait()
+			b.mu.Lock()
+			held := b.size - b.base
+			b.mu.Unlock()
+			if most := l.Window + 2*chunkBytesMax; held > most {
+				t.Fatalf("held %d bytes, want at most %d", held, most)
+			}
+		}
+		if _, err := b.NewReader(); err != ErrTooLate {
+			t.Errorf("NewReader of a body whose beginning is gone: %v, want ErrTooLate", err)
+		}
+		r.Close()
+		if err := <-done; err != ErrAbandoned {
+			t.Errorf("Fill without readers = %v, want ErrAbandoned", err)
+		}
+	})
+}
+
+func TestASlowReaderHoldsUpOthersForItsPatienceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := Limits{Keep: 1 << 20, Window: 1 << 20, Patience: 5 * time.Second}
+		b := NewBody(-1, l)
+		slow, fast := reader(t, b), reader(t, b)
+		go b.Fill(&endless{})
+		began := time.Now()
+		for n := 0; n < 20<<20; {
+			p, err := fast.Next()
+			if err != nil {
+				t.Fatalf("the fast reader ended with %v", err)
+			}
+			n += len(p)
+		}
+		if held := time.Since(began); held != l.Patience {
+			t.Errorf("the fast reader was held up %v, want %v", held, l.Patience)
+		}
+		if _, err := slow.Next(); err != ErrTooSlow {
+			t.Errorf("the slow reader: %v, want ErrTooSlow", err)
+		}
+		slow.Close()
+		fast.Close()
+	})
+}
+
+func TestReadersThatAreAllSlowAreNotCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBody(-1, Limits{Keep: 1 << 20, Window: 1 << 20, Patience: 5 * time.Second})
+		r := reader(t, b)
+		go b.Fill(&endless{})
+		for range 40 {
+			if _, err := r.Next(); err != nil {
+				t.Fatalf("Next: %v", err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		r.Close()
+	})
+}
+
+func TestTheLastToLeaveIsNoticed(t *testing.T) {
+	b := NewBody(-1, roomy)
+	left := 0
+	b.OnIdle(func() { left++ })
+	r1, r2 := reader(t, b), reader(t, b)
+	r1.Close()
+	if left != 0 {
+		t.Fatal("idle while one reader is still there")
+	}
+	r2.Close()
+	r2.Close()
+	if left != 1 {
+		t.Errorf("idle was called %d times, want once", left)
+	}
+	r3 := reader(t, b)
+	b.End(nil)
+	r3.Close()
+	if left != 1 {
+		t.Error("idle was called for a body that had ended")
+	}
+}
+
+func BenchmarkJoinAlone(b *testing.B) {
+	g := NewGroup[int]()
+	key := []byte("http\x00school.example\x00/lessons/1")
+	b.ReportAllocs()
+	for b.Loop() {
+		f, _ := g.Join(key)
+		f.Publish(1)
+		f.Land()
+	}
+}
