@@ -1,0 +1,325 @@
+package attendance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Appender is the journal's writing side; *wal.Log is one. Append returns once
+// all records are on disk, in order, and keeps none of them. After an error it
+// is unknown whether they are. Only one Append runs at a time.
+type Appender interface {
+	Append(records [][]byte) (first uint64, err error)
+}
+
+// Record is one record of the journal as it is read back.
+type Record struct {
+	Seq  uint64
+	Data []byte // valid until the next record
+}
+
+// Journal reads records from a position on, as far as there are any, in order;
+// missing ones are skipped. It may be called again for what came since.
+type Journal func(from uint64) iter.Seq2[Record, error]
+
+const (
+	// DefaultGrace is how far around its moment a request may name a date or a
+	// period.
+	DefaultGrace = 15 * time.Minute
+
+	// DefaultMaxBatch bounds a batch: 32,768 check-ins are 4 MB and a third of
+	// a second's arrivals at 100,000 a second, a thousand times one sync.
+	DefaultMaxBatch = 32768
+
+	// DefaultMaxWaiting bounds the presses that wait for a batch, those of keys
+	// that are pending already included.
+	DefaultMaxWaiting = 4 * DefaultMaxBatch
+
+	// batchBytesMax bounds a batch of uncommonly long names.
+	batchBytesMax = 8 << 20
+
+	// refusedMax and attemptsMax bound what is remembered, at 20 bytes or so.
+	refusedMax  = 1 << 18
+	attemptsMax = 1 << 20
+
+	// evidenceEvery is how often counts of presses go into the journal, and
+	// evidencePerBatch how many of them travel with a batch of check-ins.
+	evidenceEvery    = 5 * time.Second
+	evidencePerBatch = 512
+)
+
+// Config is what a Recorder is made of. Zero bounds take their defaults.
+type Config struct {
+	Log     Appender
+	Journal Journal // what is there already; nil: nothing
+	Secret  Secret
+	Schools *Schools
+
+	Grace      time.Duration
+	MaxBatch   int // check-ins in one batch
+	MaxWaiting int // presses that wait at once
+
+	// OnAppend is called by the writer after each append with the position
+	// that follows it; it must not block. May be nil.
+	OnAppend func(next uint64)
+}
+
+// Recorder turns presses into receipts. Its methods may be called from any
+// number of goroutines; Run from one.
+type Recorder struct {
+	log        Appender // used only by Run
+	onAppend   func(next uint64)
+	hashers    *hashers
+	schools    atomic.Pointer[Schools]
+	grace      time.Duration
+	maxBatch   int
+	maxWaiting int
+
+	roll     roll
+	attempts *recent // arrival of presses by their attempt
+	refused  *recent // arrival of refused presses by their key
+
+	kick    chan struct{} // holds one when the open batch has something
+	settled atomic.Uint32 // all batches up to this one are durable or off the roll
+	waiting atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	open    *batch     // the batch that new check-ins join
+	flying  *batch     // the batch that is being written, or nil
+	stopped bool       // nobody joins any more
+
+	// Used only by Run.
+	spare       *batch // its buffers serve the next batch
+	recordsBuf  [][]byte
+	evidenceDue bool
+
+	counters counters
+}
+
+// New makes a recorder and puts on its roll what the journal holds of the days
+// that may still be pressed. It fails when the journal cannot be read, or was
+// written with another secret. Presses wait until Run is called.
+func New(c Config) (*Recorder, error) {
+	if c.Log == nil || c.Schools == nil {
+		return nil, errors.New("making a recorder: it needs a journal and schools")
+	}
+	r := &Recorder{
+		log:        c.Log,
+		onAppend:   c.OnAppend,
+		hashers:    newHashers(c.Secret),
+		grace:      c.Grace,
+		maxBatch:   c.MaxBatch,
+		maxWaiting: c.MaxWaiting,
+		attempts:   newRecent(attemptsMax),
+		refused:    newRecent(refusedMax),
+		kick:       make(chan struct{}, 1),
+		open:       &batch{seq: 1},
+	}
+	r.schools.Store(c.Schools)
+	if r.grace <= 0 {
+		r.grace = DefaultGrace
+	}
+	if r.maxBatch <= 0 {
+		r.maxBatch = DefaultMaxBatch
+	}
+	if r.maxWaiting <= 0 {
+		r.maxWaiting = DefaultMaxWaiting
+	}
+	if c.Journal != nil {
+		if err := r.recover(c.Journal); err != nil {
+			return nil, fmt.Errorf("reading today's check-ins back: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// SetSchools replaces the schools at once, for presses that arrive from now
+// on. Check-ins that have their receipt keep it.
+func (r *Recorder) SetSchools(s *Schools) { r.schools.Store(s) }
+
+// Take records one check-in and returns its receipt once that is on disk. It
+// waits no longer than ctx; a check-in given up may still become durable, and
+// its next press then gets the same receipt. Other errors: a *FieldError, when
+// the press cannot be recorded; a *Refused, when nothing could be promised.
+//
+// The receipt's School, Student and Period may refer to the press's strings.
+func (r *Recorder) Take(ctx context.Context, p Press) (Receipt, error) {
+	c, err := r.place(&p)
+	if err != nil {
+		r.counters.invalid.Add(1)
+		return Receipt{}, err
+	}
+	for {
+		s, err := r.enter(&c)
+		if err != nil {
+			return Receipt{}, r.refuse(&c, err)
+		}
+		if s.wake == nil {
+			return c.receipt(&s.entry), nil
+		}
+		err = r.wait(ctx, &s)
+		switch {
+		case err == nil && s.again:
+			continue // the key is durable now, this press may still improve on it
+		case err == nil:
+			return c.receipt(&s.entry), nil
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			return Receipt{}, fmt.Errorf("waiting for a check-in's batch: %w", err)
+		}
+		return Receipt{}, r.refuse(&c, err)
+	}
+}
+
+// seat is a press's place after it entered: durable when wake is nil, else to
+// be waited for.
+type seat struct {
+	entry entry
+	batch *batch
+	wake  <-chan struct{}
+	again bool // enter once more when the batch is durable
+}
+
+// enter finds the press's key on the roll, or puts it there and into the open
+// batch.
+func (r *Recorder) enter(c *claim) (seat, error) {
+	shard := c.day.shard(&c.id)
+	for {
+		shard.mu.Lock()
+		e, ok := shard.entries[c.id]
+		if !ok || (r.durable(&e) && c.improves(&e)) {
+			s, err := r.joinLocked(shard, c, e, ok)
+			shard.mu.Unlock()
+			return s, err
+		}
+		improves := c.improves(&e)
+		if r.durable(&e) {
+			c.count(shard, e)
+			shard.mu.Unlock()
+			r.counters.again.Add(1)
+			return seat{entry: e}, nil
+		}
+		s, err := r.seatWith(e)
+		if s.wake != nil && !improves {
+			c.count(shard, e)
+		}
+		shard.mu.Unlock()
+		if s.wake != nil {
+			s.again = improves
+			r.counters.again.Add(1)
+			return s, nil
+		}
+		if err != nil {
+			return seat{}, err
+		}
+		// The batch was settled in between: look again.
+	}
+}
+
+// durable reports whether the entry's batch is on disk. Sequence numbers wrap
+// after days of batches without a pause; a roll is dropped long before.
+func (r *Recorder) durable(e *entry) bool {
+	return e.batch == 0 || int32(e.batch-r.settled.Load()) <= 0
+}
+
+// joinLocked puts the claim on the roll and into the open batch. The shard is
+// locked.
+func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (seat, error) {
+	fresh := c.entry()
+	if had {
+		fresh.presses = old.presses
+		fresh.flags |= old.flags & entryDirty
+	}
+	r.mu.Lock()
+	b := r.open
+	switch {
+	case r.stopped:
+		r.mu.Unlock()
+		return seat{}, ErrStopped
+	case len(b.ends) >= r.maxBatch || len(b.buf) >= batchBytesMax || r.waiting.Load() >= int64(r.maxWaiting):
+		r.mu.Unlock()
+		return seat{}, ErrBusy
+	}
+	fresh.batch = b.seq
+	b.buf = c.appendEvent(b.buf, had)
+	b.ends = append(b.ends, len(b.buf))
+	b.items = append(b.items, item{day: c.day, id: c.id, old: old, had: had})
+	wake := b.seat()
+	first := len(b.ends) == 1
+	r.waiting.Add(1)
+	r.mu.Unlock()
+
+	shard.entries[c.id] = fresh
+	if had {
+		c.count(shard, fresh)
+	}
+	if first {
+		r.kickWriter()
+	}
+	return seat{entry: fresh, batch: b, wake: wake}, nil
+}
+
+// seatWith returns a seat in the batch that will make e durable; none when that
+// has been settled meanwhile.
+func (r *Recorder) seatWith(e entry) (seat, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range [...]*batch{r.open, r.flying} {
+		if b == nil || b.seq != e.batch {
+			continue
+		}
+		if r.waiting.Load() >= int64(r.maxWaiting) {
+			return seat{}, ErrBusy
+		}
+		r.waiting.Add(1)
+		return seat{entry: e, batch: b, wake: b.seat()}, nil
+	}
+	if r.stopped {
+		return seat{}, ErrStopped
+	}
+	return seat{}, nil
+}
+
+func (r *Recorder) wait(ctx context.Context, s *seat) error {
+	defer r.waiting.Add(-1)
+	if ctx.Done() == nil {
+		<-s.wake
+		return s.batch.err
+	}
+	select {
+	case <-s.wake:
+		return s.batch.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// refuse remembers when the press arrived and makes the answer.
+func (r *Recorder) refuse(c *claim, err error) error {
+	r.refused.put(c.digest, c.firstMs, c.nowMs)
+	h := r.hashers.get()
+	token := h.token(c.firstMs, c.digest)
+	r.hashers.put(h)
+
+	refused := &Refused{FirstSeen: token, Err: err}
+	if errors.Is(err, ErrBusy) {
+		r.counters.busy.Add(1)
+		refused.RetryAfter = time.Second + rand.N(4*time.Second)
+	} else {
+		r.counters.down.Add(1)
+		refused.RetryAfter = 5*time.Second + rand.N(10*time.Second) // the journal tries a new segment every 5 s
+	}
+	return refused
+}
+
+func (r *Recorder) kickWriter() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
