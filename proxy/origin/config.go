@@ -1,0 +1,132 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Config describes one origin. Zero values mean the documented defaults.
+type Config struct {
+	// Name is what errors call the origin.
+	Name string
+	// Servers are the URLs of its servers, each http://host:port or http://host.
+	Servers []string
+	// ConnsMax bounds the requests at one server at once, each of which has a
+	// connection. Default 4096.
+	ConnsMax int
+	// IdleMax bounds the idle connections kept to one server. Default 512.
+	IdleMax int
+	// HeadBytesMax bounds a response's head, and its trailer section. Default
+	// 64 KiB.
+	HeadBytesMax int
+	// FieldsMax bounds the field lines of a response's head, and of its trailer
+	// section. Default 256.
+	FieldsMax int
+	Timeouts  Timeouts
+	Health    Health
+	// Dial opens a connection; the default is a net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Timeouts bound each phase of a request.
+type Timeouts struct {
+	// Connect bounds opening a connection. Default 2 s.
+	Connect time.Duration
+	// Send bounds how long the server may take to accept each piece of the
+	// request's content. Default 30 s.
+	Send time.Duration
+	// Header bounds the time from the end of the request until the response's
+	// head is complete; each 1xx response starts it anew. A request sent in one
+	// piece counts from its beginning. Default 30 s.
+	Header time.Duration
+	// Idle bounds the wait for more of a response's content. Default 30 s.
+	Idle time.Duration
+	// KeepAlive is how long an idle connection is kept. A shorter time named by
+	// the server in a Keep-Alive field is respected. Default 60 s.
+	KeepAlive time.Duration
+}
+
+// Health describes the active health check of each server. Without a Path
+// there is none, and only failing connects set a server aside.
+type Health struct {
+	// Path is the target of the GET, such as /healthz. Any 2xx or 3xx answer is
+	// a success; two failures in a row take the server out, two successes in a
+	// row take it in again.
+	Path string
+	// Host is the Host field of the GET; the default is the server's own.
+	Host string
+	// Every is the time between two checks. Default 2 s. A check that takes
+	// longer than this (at least 1 s, at most Timeouts.Header) has failed.
+	Every time.Duration
+}
+
+// withDefaults returns c with every zero value replaced, or every problem.
+func (c Config) withDefaults() (Config, error) {
+	var problems []error
+	if len(c.Servers) == 0 {
+		problems = append(problems, fmt.Errorf("origin %q: no servers; add one, such as http://10.0.0.5:8080", c.Name))
+	}
+	if p := c.Health.Path; p != "" && (p[0] != '/' || !validTarget(p)) {
+		problems = append(problems, fmt.Errorf("origin %q: health path %q: not a path; write one such as /healthz", c.Name, p))
+	}
+	if !validHost(c.Health.Host) {
+		problems = append(problems, fmt.Errorf("origin %q: health host %q: not a host name", c.Name, c.Health.Host))
+	}
+	for _, n := range []*int{&c.ConnsMax, &c.IdleMax, &c.HeadBytesMax, &c.FieldsMax} {
+		if *n < 0 {
+			problems = append(problems, fmt.Errorf("origin %q: a limit of %d: limits are positive", c.Name, *n))
+		}
+	}
+	t := &c.Timeouts
+	for _, d := range []*time.Duration{&t.Connect, &t.Send, &t.Header, &t.Idle, &t.KeepAlive, &c.Health.Every} {
+		if *d < 0 {
+			problems = append(problems, fmt.Errorf("origin %q: a time limit of %v: time limits are positive", c.Name, *d))
+		}
+	}
+	setDefault(&c.ConnsMax, 4096)
+	setDefault(&c.IdleMax, 512)
+	setDefault(&c.HeadBytesMax, 64<<10)
+	setDefault(&c.FieldsMax, 256)
+	setDefault(&t.Connect, 2*time.Second)
+	setDefault(&t.Send, 30*time.Second)
+	setDefault(&t.Header, 30*time.Second)
+	setDefault(&t.Idle, 30*time.Second)
+	setDefault(&t.KeepAlive, time.Minute)
+	setDefault(&c.Health.Every, 2*time.Second)
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	return c, errors.Join(problems...)
+}
+
+func setDefault[T int | time.Duration](v *T, to T) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+// serverAddress reads one entry of Config.Servers into host:port.
+func serverAddress(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "", fmt.Errorf("server %q: %w", s, errors.Unwrap(err))
+	}
+	switch {
+	case u.Scheme == "https":
+		return "", fmt.Errorf("server %q: TLS towards origins is not offered; write http://host:port", s)
+	case u.Scheme != "http" || u.Hostname() == "":
+		return "", fmt.Errorf("server %q: not a server; write http://host:port", s)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return "", fmt.Errorf("server %q: more than scheme, host and port; a request's target is forwarded as it came", s)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
+}
