@@ -1,0 +1,235 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (v *validator) attendance() {
+	a := v.c.Attendance
+	if a == nil {
+		return
+	}
+	if a.Journal == "" {
+		v.wrong("attendance.journal", "add journal: /var/lib/firstbell/journal", "there is no journal directory, and a receipt means on disk")
+	}
+	a.Journal, a.JournalSpare = v.beside(a.Journal), v.beside(a.JournalSpare)
+	a.Roster = v.beside(a.Roster)
+	if a.JournalSpare != "" && (within(a.JournalSpare, a.Journal) || within(a.Journal, a.JournalSpare)) {
+		v.wrong("attendance.journal_spare", "name a directory on another disk", "it is the journal, or within it, or around it")
+	}
+	v.store(a)
+	if v.given("attendance.grace") && a.Grace > 24*time.Hour {
+		v.wrong("attendance.grace", "write 15m", "%s lets check-ins be dated back by days", a.Grace)
+	}
+	names := map[string]int{}
+	for i := range a.Sinks {
+		v.sink(fmt.Sprintf("attendance.sinks[%d]", i), &a.Sinks[i], i, names)
+	}
+	if v.c.Timetable == nil && len(v.c.Timetables) == 0 && !v.given("timetable") && !v.given("timetables") {
+		v.warn("attendance", "add timetable: {days: …, periods: …}", "there is no timetable, so every check-in counts as outside")
+	}
+	if a.Roster == "" {
+		v.warn("attendance", "add roster: /etc/firstbell/roster with OneRoster CSV files", "there is no roster, so exports cannot say who is absent")
+	}
+	if !slices.ContainsFunc(v.c.Routes, func(r *Route) bool { return r != nil && r.CheckIn != nil }) && !v.bad["routes"] {
+		v.warn("attendance", "add a route with check_in", "no route takes check-ins")
+	}
+}
+
+// within says whether a is b or a directory in it.
+func within(a, b string) bool {
+	rel, err := filepath.Rel(b, a)
+	return a != "" && b != "" && err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+func (v *validator) store(a *Attendance) {
+	const path, eg = "attendance.store", "write sqlite:/var/lib/firstbell/attendance.db"
+	kind, rest, found := strings.Cut(a.Store, ":")
+	switch {
+	case a.Store == "":
+		if v.given(path) {
+			v.wrong(path, eg, "the store is empty")
+		}
+	case kind == "postgres" || kind == "postgresql":
+		v.wrong(path, eg, "not in this version: PostgreSQL comes with a later one")
+	case !found || kind != "sqlite":
+		v.wrong(path, eg, "%q is not a store", a.Store)
+	case strings.HasPrefix(rest, "//"):
+		v.wrong(path, fmt.Sprintf("write sqlite:/%s", strings.TrimLeft(rest, "/")), "a path follows sqlite: directly, %q has slashes too many", a.Store)
+	case rest == "" || strings.HasSuffix(rest, "/") || strings.ContainsAny(rest, "?#"):
+		v.wrong(path, eg, "%q names no file", a.Store)
+	default:
+		a.Store = v.beside(rest)
+	}
+}
+
+func (v *validator) sink(path string, s *Sink, index int, names map[string]int) {
+	h := s.HTTP
+	if h == nil {
+		if v.bad[path+".xapi"] || v.bad[path+".caliper"] {
+			return
+		}
+		v.wrong(path+".http", `write {http: {url: "http://10.0.0.5:8080/api/attendance/bulk"}}`, "the sink says nowhere to deliver to")
+		return
+	}
+	path += ".http"
+	u, err := url.Parse(h.URL)
+	switch {
+	case h.URL == "":
+		v.wrong(path+".url", `add url: "http://10.0.0.5:8080/api/attendance/bulk"`, "there is no URL to deliver to")
+		return
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		v.wrong(path+".url", `write "http://10.0.0.5:8080/api/attendance/bulk"`, "%q is not a URL with http:// or https://", h.URL)
+		return
+	case u.User != nil:
+		v.wrong(path+".url", "put the secret into a file and name it by token_file", "a URL with a password in it ends in logs")
+	case u.Fragment != "":
+		v.wrong(path+".url", "remove what follows #", "%q has a fragment", h.URL)
+	}
+	if h.Name == "" {
+		h.Name = plainName(u.Host + u.Path)
+	} else if plainName(h.Name) != h.Name || len(h.Name) > 64 {
+		v.wrong(path+".name", "use letters, digits, - and _, at most 64", "%q cannot name a file", h.Name)
+	}
+	if first, twice := names[h.Name]; twice {
+		v.wrong(path+".name", "give each a name of its own", "sinks[%d] keeps its place under the name %s too", first, h.Name)
+	}
+	names[h.Name] = index
+	if v.given(path+".batch") && (h.Batch < 1 || h.Batch > 10_000) {
+		v.wrong(path+".batch", "write 1 to 10000, such as 1000", "%d records are not a batch", h.Batch)
+	}
+	h.TokenFile = v.beside(h.TokenFile)
+}
+
+// plainName is s with what cannot stand in a file name made -.
+func plainName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, s)
+	return strings.Trim(s, "-")
+}
+
+func (v *validator) checkInRoute(path string, r *Route) {
+	if r.CheckIn == nil {
+		return // had a problem of its own
+	}
+	if v.c.Attendance == nil && !v.given("attendance") {
+		v.wrong(path+".check_in", "add attendance: {journal: /var/lib/firstbell/journal}", "check-ins need a journal, and there is no attendance section")
+	}
+	if r.Path == "" || strings.HasSuffix(r.Path, "/*") {
+		v.wrong(path+".path", "add path: /attendance/check-in", "a check-in route needs one exact path")
+	}
+	for i, m := range r.Methods {
+		if m != "POST" {
+			v.wrong(fmt.Sprintf("%s.methods[%d]", path, i), "write methods: [POST], or leave it out", "check-ins are POSTs, not %s", m)
+		}
+	}
+	for _, other := range []struct{ key, why string }{
+		{"origin", "check-ins are answered here; what the origin should hear of goes through attendance.sinks"},
+		{"cache", "check-ins are never stored in a cache"},
+		{"timeouts", "check-ins do not wait for an origin"},
+	} {
+		if v.given(path + "." + other.key) {
+			v.wrong(path+"."+other.key, "remove it", "%s", other.why)
+		}
+	}
+	if !r.Identity.None {
+		v.wrong(path+".identity", "write identity: none, and know that anybody can check in for anybody", "the route does not say who vouches for the student")
+	} else {
+		v.warn(path+".identity", "verified identities come with a later version", "anybody can check in for anybody here; records, receipts and exports say verified: false")
+	}
+	if slices.Contains(r.Hosts, "*") {
+		v.warn(path+".hosts", `name the schools' hosts, such as "*.school.example"`, "whatever name a request carries becomes a school")
+	}
+	v.checkInFields(path+".check_in", r.CheckIn)
+}
+
+func (v *validator) checkInFields(path string, c *CheckIn) {
+	if c.Student == "" {
+		v.wrong(path+".student", `add student: "json:/student_id"`, "nothing says which student checks in")
+	}
+	if c.PerClass && c.Class == "" {
+		v.wrong(path+".class", `add class: "json:/class_id"`, "per_class is set, but nothing says which class it is")
+	}
+	body := ""
+	for _, f := range c.fields() {
+		at := path + "." + f.name
+		if f.value == "" {
+			if v.given(at) {
+				v.wrong(at, `write "json:/`+f.name+`", or remove it`, "the field says nowhere")
+			}
+			continue
+		}
+		kind, what, fix := checkInField(f.value)
+		if what != "" {
+			v.wrong(at, fix, "%s", what)
+			continue
+		}
+		if kind != "header" && body != "" && kind != body {
+			v.wrong(at, "take all of them from "+body+":, or from header:", "content is either JSON or a form, and another field is taken from %s:", body)
+		}
+		if kind != "header" && body == "" {
+			body = kind
+		}
+	}
+}
+
+type namedField struct{ name, value string }
+
+func (c *CheckIn) fields() []namedField {
+	return []namedField{{"student", c.Student}, {"class", c.Class}, {"period", c.Period}, {"date", c.Date}, {"attempt", c.Attempt}}
+}
+
+// checkInField checks json:/pointer, form:name or header:Name.
+func checkInField(text string) (kind, what, fix string) {
+	const eg = `write "json:/student_id", "form:student_id" or "header:X-Student"`
+	kind, rest, found := strings.Cut(text, ":")
+	switch {
+	case found && kind == "claim":
+		return kind, "claims need identity.jwt, which this version does not have", `take the field from the request: "json:/student_id"`
+	case found && kind == "json":
+		if !isPointer(rest) {
+			fix = eg
+			if rest != "" && rest[0] != '/' && !strings.HasPrefix(rest, "$") {
+				fix = fmt.Sprintf("write %q", "json:/"+strings.ReplaceAll(rest, ".", "/"))
+			}
+			return kind, fmt.Sprintf("%q is not a JSON pointer (RFC 6901)", rest), fix
+		}
+	case found && kind == "form":
+		if rest == "" {
+			return kind, "form: names no field", eg
+		}
+	case found && kind == "header":
+		if !isToken(rest) {
+			return kind, fmt.Sprintf("%q is not a field name", rest), eg
+		}
+		switch strings.ToLower(rest) {
+		case "host", "content-length", "transfer-encoding", "connection":
+			return kind, fmt.Sprintf("%s is read by the protocol itself", rest), eg
+		}
+	default:
+		return kind, fmt.Sprintf("%q does not say where the field stands", text), eg
+	}
+	return kind, "", ""
+}
+
+// isPointer is RFC 6901 for a member of an object: at least one /name.
+func isPointer(s string) bool {
+	if !strings.HasPrefix(s, "/") {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] == '~' && (i+1 == len(s) || s[i+1] != '0' && s[i+1] != '1') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,278 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// good is a file without a mistake; the rows of the tables replace a part of it.
+const good = `listen: {http: ":8080", ops: "127.0.0.1:9900"}
+timezone: Asia/Seoul
+timetable:
+  days: [mon, tue, wed, thu, fri]
+  holidays: [2026-05-05]
+  periods:
+    - {name: "1", starts: "09:00", late_after: "09:10", ends: "09:45"}
+schools:
+  - {id: hangang, hosts: [hangang.school.example]}
+origins:
+  lms:
+    servers: ["http://10.0.0.5:8080"]
+    concurrency: {max: 256}
+cache: {memory: 1GiB}
+attendance:
+  journal: /var/lib/firstbell/journal
+  store: sqlite:/var/lib/firstbell/attendance.db
+  roster: /etc/firstbell/roster
+  sinks:
+    - {http: {url: "http://10.0.0.5:8080/bulk"}}
+routes:
+  - hosts: ["*.school.example"]
+    path: /attendance/check-in
+    identity: none
+    check_in: {student: "json:/student_id", class: "json:/class_id"}
+  - hosts: ["*.school.example"]
+    path: /lessons/*
+    origin: lms
+    cache: {anonymous: true, default_ttl: 10m}
+  - hosts: ["*.school.example"]
+    origin: lms
+`
+
+// A mistake is an edit of good and what must be shown about it. The mark ▸ in
+// the new text stands where the problem must point to.
+type mistake struct {
+	name     string
+	old, new string // old empty: new is the whole file
+	path     string
+	what     string // part of what is wrong
+	fix      string // part of the way out
+}
+
+var mistakes = []mistake{
+	// The text itself.
+	{"empty file", "", "▸", "", "empty", "listen:"},
+	{"only a comment", "", "▸# nothing\n", "", "empty", "begin with"},
+	{"a list at the top", "", "▸[a, b]\n", "", "expected keys and values, found a list", "listen:"},
+	{"a text at the top", "", "▸hello\n", "", `found the text "hello"`, "listen:"},
+	{"open bracket", "", "listen: {http: \":8080\"\n▸origins: {}\n", "", "not YAML", "bracket"},
+	{"open quote", "", "timezone: ▸\"Asia\n", "", "not YAML", "quote"},
+	{"tab as indentation", "  lms:\n", "▸\tlms:\n", "", "tab", "spaces"},
+	{"colon in a value", "timezone: Asia/Seoul", "timezone: ▸Asia: Seoul", "", "not YAML", "quote a value"},
+	{"second document", "routes:\n", "---\n▸routes:\n", "", "second document", "one document"},
+	{"not UTF-8", "timezone: Asia/Seoul", "timezone: ▸\xff\xfe", "", "UTF-8", "save the file"},
+	{"NUL byte", "timezone: Asia/Seoul", "timezone: ▸\x00", "", "NUL", "remove"},
+	{"brackets without end", "timezone: Asia/Seoul", "timezone: " + strings.Repeat("[", 100) + "▸[", "", "nested", "close"},
+
+	// Keys.
+	{"unknown key at the top", "timezone:", "▸timezoen:", "timezoen", "unknown key", "did you mean timezone?"},
+	{"unknown key in a route", "    path: /lessons/*", "    ▸paht: /lessons/*", "routes[1].paht", "unknown key", "did you mean path?"},
+	{"camel case", "default_ttl: 10m", "▸defaultTTL: 10m", "routes[1].cache.defaultTTL", "unknown key", "did you mean default_ttl?"},
+	{"dashes", "default_ttl: 10m", "▸default-ttl: 10m", "routes[1].cache.default-ttl", "unknown key", "did you mean default_ttl?"},
+	{"key of another section", "timezone: Asia/Seoul", "timezone: Asia/Seoul\n▸servers: []", "servers", "unknown key", "it belongs to origins.NAME"},
+	{"key that is like nothing", "timezone: Asia/Seoul", "timezone: Asia/Seoul\n▸zzzzzzzz: 1", "zzzzzzzz", "unknown key", "known here: attendance, cache"},
+	{"key twice", "timezone: Asia/Seoul", "timezone: Asia/Seoul\n▸timezone: UTC", "timezone", "second time, first on line 2", "remove one"},
+	{"key twice in a route", "    path: /lessons/*", "    path: /lessons/*\n    ▸path: /x", "routes[1].path", "second time, first on line 27", "remove one"},
+	{"origin twice", "  lms:\n", "  lms: {servers: [\"http://a:1\"]}\n  ▸lms:\n", "origins.lms", "second time", "remove one"},
+	{"key that is a list", "timezone: Asia/Seoul", "[a]▸: b\ntimezone: Asia/Seoul", "", "invalid key", "colon"},
+	{"key without value", "timezone: Asia/Seoul", "▸timezone:", "timezone", "no value", "such as Asia/Seoul"},
+	{"cache without value", "    cache: {anonymous: true, default_ttl: 10m}", "    ▸cache:", "routes[1].cache", "no value", "such as {}"},
+	{"list item without value", `["http://10.0.0.5:8080"]`, `["http://10.0.0.5:8080", ▸~]`, "origins.lms.servers[1]", "no value", "remove"},
+	{"unknown anchor", "timezone: Asia/Seoul", "timezone: ▸*zone", "timezone", "no anchor &zone", "set it with &zone"},
+	{"anchor set twice", "timezone: Asia/Seoul", "timezone: &a Asia/Seoul\nx-a: ▸&a 1", "x-a", "set twice", "another name"},
+	{"tag", "timezone: Asia/Seoul", "timezone: ▸!!str Asia/Seoul", "timezone", "the tag !!str", "remove it"},
+
+	// Kinds.
+	{"text for a list", `- hosts: ["*.school.example"]` + "\n    path: /lessons/*", "- hosts: ▸\"*.school.example\"\n    path: /lessons/*", "routes[1].hosts", "expected a list", `write a list: ["*.school.example"]`},
+	{"list for a text", "timezone: Asia/Seoul", "▸timezone: [Asia/Seoul]", "timezone", "expected a text, found a list", "such as Asia/Seoul"},
+	{"mapping for a list", "  sinks:\n    - {http: {url: \"http://10.0.0.5:8080/bulk\"}}", "  ▸sinks: {http: {url: \"http://10.0.0.5:8080/bulk\"}}", "attendance.sinks", "expected a list, found a mapping", "write a list"},
+	{"text for a mapping", "cache: {memory: 1GiB}", "cache: ▸1GiB", "cache", "expected keys and values", "{memory: 2GiB}"},
+	{"text for a route", "  - hosts: [\"*.school.example\"]\n    origin: lms", "  - ▸lms", "routes[2]", "expected keys and values", "{key: value}"},
+	{"yes for true", "anonymous: true", "anonymous: ▸yes", "routes[1].cache.anonymous", `found the text "yes"`, "true or false"},
+	{"true for a text", "origin: lms\n    cache", "origin: ▸true\n    cache", "routes[1].origin", "expected a text, found true", `quote it: "true"`},
+	{"text for a number", "{max: 256}", "{max: ▸many}", "origins.lms.concurrency.max", "expected a whole number", "such as 256"},
+	{"negative number", "{max: 256}", "{max: ▸-5}", "origins.lms.concurrency.max", "not a plain whole number", "such as 256"},
+	{"broken number", "{max: 256}", "{max: ▸2.5}", "origins.lms.concurrency.max", "expected a whole number, found the number 2.5", "such as 256"},
+	{"octal number", "{max: 256}", "{max: ▸0256}", "origins.lms.concurrency.max", "not a plain whole number", "digits"},
+	{"huge number", "{max: 256}", "{max: ▸99999999999999999999}", "origins.lms.concurrency.max", "", "such as 256"},
+	{"zero for a number", "{max: 256}", "{max: ▸0}", "origins.lms.concurrency.max", "0 is no value", "leave the key out"},
+	{"duration without unit", "default_ttl: 10m", "default_ttl: ▸10", "routes[1].cache.default_ttl", `"10" has no unit`, "10m"},
+	{"duration in days", "default_ttl: 10m", "default_ttl: ▸2d", "routes[1].cache.default_ttl", "write 48h", "10m"},
+	{"duration that is none", "default_ttl: 10m", "default_ttl: ▸soon", "routes[1].cache.default_ttl", `"soon" is not a duration`, "such as 10m"},
+	{"negative duration", "default_ttl: 10m", "default_ttl: ▸-1s", "routes[1].cache.default_ttl", "negative", "such as 10m"},
+	{"zero duration", "{max: 256}", "{wait: ▸0s}", "origins.lms.concurrency.wait", "0 is no value", "such as 5s"},
+	{"size without unit", "1GiB", "▸1000000", "cache.memory", "has no unit", "2GiB"},
+	{"size that is none", "1GiB", "▸big", "cache.memory", `"big" is not a size`, "2GiB"},
+	{"size too large", "1GiB", "▸99999999TiB", "cache.memory", "too large", "2GiB"},
+	{"negative size", "1GiB", "▸-1GiB", "cache.memory", "negative", "2GiB"},
+	{"cache too small", "1GiB", "▸10KiB", "cache.memory", "holds no lesson", "2GiB"},
+
+	// Listening.
+	{"no listen", `listen: {http: ":8080", ops: "127.0.0.1:9900"}` + "\n", "▸", "listen.http", "no address to listen on", `":8080"`},
+	{"no http", `{http: ":8080", ops`, `{ops`, "listen.http", "no address", `":8080"`},
+	{"port alone", `":8080"`, `▸8080`, "listen.http", "a port without an address", `":8080"`},
+	{"URL to listen on", `":8080"`, `▸"http://:8080"`, "listen.http", "a URL", `":8080"`},
+	{"host name to listen on", `":8080"`, `▸"www.example:80"`, "listen.http", "not an IP address", `":8080"`},
+	{"port out of range", `":8080"`, `▸":80800"`, "listen.http", "not a port", "65535"},
+	{"ops on the same address", `"127.0.0.1:9900"`, `▸":8080"`, "listen.ops", "taken by listen.http", "9900"},
+	{"open ops without token", `"127.0.0.1:9900"`, `▸":9900"`, "listen.ops", "no token guards it", "token_file"},
+	{"short token", "timezone:", "ops: {token: ▸abc}\ntimezone:", "ops.token", "3 characters", "openssl rand"},
+	{"two tokens", "timezone:", "ops: {token: ▸0123456789abcdef, token_file: x}\ntimezone:", "ops.token", "both given", "keep token_file"},
+	{"https", `{http: ":8080",`, `{http: ":8080", ▸https: ":443",`, "listen.https", "not in this version", "remove it"},
+	{"tls", "timezone:", "▸tls: {certificates: []}\ntimezone:", "tls", "not in this version", "remove it"},
+
+	// Time.
+	{"unknown zone", "Asia/Seoul", "▸Asia/Soul", "timezone", `no time zone "Asia/Soul"`, "Asia/Seoul"},
+	{"local zone", "Asia/Seoul", "▸Local", "timezone", "depends on the machine", "Asia/Seoul"},
+	{"no zone with check-ins", "timezone: Asia/Seoul\n", "", "timezone", "no time zone", "timezone: Asia/Seoul"},
+	{"unknown day", "[mon,", "[▸monday,", "timetable.days[0]", `"monday" is not a day`, "mon, tue"},
+	{"broken date", "[2026-05-05]", "[▸2026-02-30]", "timetable.holidays[0]", "not a date", "2026-05-05"},
+	{"time without zero", `"09:10"`, `▸"9:10"`, "timetable.periods[0].late_after", "not a time of the day", "09:00"},
+	{"late after the end", `"09:10"`, `▸"09:50"`, "timetable.periods[0].late_after", "not within the period", "choose a time"},
+	{"ends before it starts", `"09:45"`, `▸"08:45"`, "timetable.periods[0].ends", "ends at 08:45", "move ends"},
+	{"overlapping periods", `ends: "09:45"}`, `ends: "09:45"}` + "\n    - {name: \"2\", starts: ▸\"09:30\", ends: \"10:30\"}", "timetable.periods[1].starts", "while period \"1\" is on", "move one"},
+	{"period named twice", `ends: "09:45"}`, `ends: "09:45"}` + "\n    - {name: ▸\"1\", starts: \"10:30\", ends: \"11:30\"}", "timetable.periods[1].name", "has that name already", "its own"},
+	{"no periods", "  periods:\n    - {name: \"1\", starts: \"09:00\", late_after: \"09:10\", ends: \"09:45\"}\n", "", "timetable.periods", "no periods", "add one"},
+	{"period without start", `starts: "09:00", `, "", "timetable.periods[0].starts", "missing", "add one"},
+
+	// Schools.
+	{"school without id", "{id: hangang, hosts", "{hosts", "schools[0].id", "no id", "hangang"},
+	{"school twice", "{id: hangang, hosts: [hangang.school.example]}", "{id: hangang, hosts: [a.example]}\n  - {id: ▸hangang, hosts: [b.example]}", "schools[1].id", "second time, first on line 9", "one place"},
+	{"host of two schools", "{id: hangang, hosts: [hangang.school.example]}", "{id: hangang, hosts: [a.example]}\n  - {id: b, hosts: [▸A.example]}", "schools[1].hosts[0]", "belongs to the school hangang", "remove it"},
+	{"every host for a school", "[hangang.school.example]", "[▸\"*\"]", "schools[0].hosts[0]", "not one host name", "write each name"},
+	{"wildcard for a school", "[hangang.school.example]", "[▸\"*.hangang.example\"]", "schools[0].hosts[0]", "not one host name", "write each name"},
+	{"unknown timetable", "hosts: [hangang.school.example]}", "hosts: [hangang.school.example], timetable: ▸elementry}\ntimetables: {elementary: {days: [mon], periods: [{name: a, starts: \"09:00\", ends: \"10:00\"}]}}", "schools[0].timetable", `no timetable "elementry"`, "did you mean elementary?"},
+	{"unknown zone of a school", "hosts: [hangang.school.example]}", "hosts: [hangang.school.example], timezone: ▸Seoul}", "schools[0].timezone", "no time zone", "Asia/Seoul"},
+	{"schools as a mapping", "schools:\n  - {id: hangang, hosts: [hangang.school.example]}", "▸schools: {hangang: {}}", "schools", "expected a file name or a list", "schools.csv"},
+
+	// Origins.
+	{"no servers", "    servers: [\"http://10.0.0.5:8080\"]\n", "", "origins.lms.servers", "no servers", "add servers"},
+	{"server without scheme", `"http://10.0.0.5:8080"]`, `▸"10.0.0.5:8080"]`, "origins.lms.servers[0]", "not a URL", `write "http://10.0.0.5:8080"`},
+	{"server over https", `"http://10.0.0.5:8080"]`, `▸"https://10.0.0.5"]`, "origins.lms.servers[0]", "not in this version", "http://"},
+	{"server over ftp", `"http://10.0.0.5:8080"]`, `▸"ftp://10.0.0.5"]`, "origins.lms.servers[0]", `"ftp"`, "http://"},
+	{"server with a path", `"http://10.0.0.5:8080"]`, `▸"http://10.0.0.5:8080/lms"]`, "origins.lms.servers[0]", "says more", `write "http://10.0.0.5:8080"`},
+	{"server with a bad port", `"http://10.0.0.5:8080"]`, `▸"http://10.0.0.5:99999"]`, "origins.lms.servers[0]", "not a port", "http://"},
+	{"server twice", `"http://10.0.0.5:8080"]`, `"http://10.0.0.5:8080", ▸"http://10.0.0.5:8080"]`, "origins.lms.servers[1]", "twice", "remove one"},
+	{"health without a path", "concurrency: {max: 256}", "▸health: {every: 2s}", "origins.lms.health.path", "not a path", "/healthz"},
+	{"health too often", "concurrency: {max: 256}", "health: {path: /, every: ▸1ms}", "origins.lms.health.every", "too often", "2s"},
+	{"concurrency without bound", "{max: 256}", "{max: ▸99999999}", "origins.lms.concurrency.max", "no bound", "256"},
+	{"disk cache", "{memory: 1GiB}", "{memory: 1GiB, ▸disk: {path: /x, size: 1GiB}}", "cache.disk", "not in this version", "remove it"},
+
+	// Attendance.
+	{"no journal", "  journal: /var/lib/firstbell/journal\n", "", "attendance.journal", "no journal", "add journal"},
+	{"spare within the journal", "  store:", "  journal_spare: ▸/var/lib/firstbell/journal/spare\n  store:", "attendance.journal_spare", "within it", "another disk"},
+	{"postgres", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://db/firstbell", "attendance.store", "not in this version", "sqlite:"},
+	{"unknown store", "sqlite:/var/lib/firstbell/attendance.db", "▸/var/lib/x.db", "attendance.store", "not a store", "sqlite:"},
+	{"store with slashes", "sqlite:/var", "▸sqlite:///var", "attendance.store", "slashes too many", "sqlite:/var/lib"},
+	{"sink without URL", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "{▸http: {}}", "attendance.sinks[0].http.url", "no URL", "add url"},
+	{"sink of nothing", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "▸{}", "attendance.sinks[0].http", "nowhere", "url:"},
+	{"sink to a path", `"http://10.0.0.5:8080/bulk"`, "▸/bulk", "attendance.sinks[0].http.url", "not a URL", "http://"},
+	{"sink with a password", `"http://10.0.0.5:8080/bulk"`, `▸"http://u:p@10.0.0.5/bulk"`, "attendance.sinks[0].http.url", "password", "token_file"},
+	{"sink twice", `- {http: {url: "http://10.0.0.5:8080/bulk"}}`, "- {http: {url: \"http://a/\"}}\n    - {▸http: {url: \"http://a/\"}}", "attendance.sinks[1].http.name", "under the name a", "of its own"},
+	{"huge batch", `bulk"}}`, `bulk", batch: ▸1000000}}`, "attendance.sinks[0].http.batch", "not a batch", "1000"},
+	{"xapi sink", "- {http: {url: \"http://10.0.0.5:8080/bulk\"}}", "- {▸xapi: {}}", "attendance.sinks[0].xapi", "not in this version", "remove it"},
+	{"long grace", "  store:", "  grace: ▸100h\n  store:", "attendance.grace", "dated back", "15m"},
+
+	// Routes.
+	{"no routes", good[strings.Index(good, "routes:"):], "▸routes: []\n", "routes", "no routes", "add one"},
+	{"route without origin", "    origin: lms\n    cache", "    cache", "routes[1].origin", "no origin", "add origin: lms"},
+	{"unknown origin", "origin: lms\n    cache", "origin: ▸lsm\n    cache", "routes[1].origin", `no origin "lsm"`, "did you mean lms?"},
+	{"URL for an origin", "origin: lms\n    cache", "origin: ▸\"http://a:1\"\n    cache", "routes[1].origin", "no origin", "give it a name"},
+	{"route without hosts", "  - hosts: [\"*.school.example\"]\n    path: /lessons/*", "  - ▸path: /lessons/*", "routes[1].hosts", "no hosts", `["*"]`},
+	{"host with a port", `["*.school.example"]` + "\n    path: /l", "[▸\"a.example:80\"]\n    path: /l", "routes[1].hosts[0]", "has a port", `"a.example"`},
+	{"host with a scheme", `["*.school.example"]` + "\n    path: /l", "[▸\"http://a.example\"]\n    path: /l", "routes[1].hosts[0]", "more than a host name", "www.school.example"},
+	{"wildcard in the middle", `["*.school.example"]` + "\n    path: /l", "[▸\"a.*.example\"]\n    path: /l", "routes[1].hosts[0]", "not the whole first label", "*.school.example"},
+	{"half a wildcard", `["*.school.example"]` + "\n    path: /l", "[▸\"a*.example\"]\n    path: /l", "routes[1].hosts[0]", "not the whole first label", "*.school.example"},
+	{"host with a space", `["*.school.example"]` + "\n    path: /l", "[▸\"a b.example\"]\n    path: /l", "routes[1].hosts[0]", "not a host name", "www.school.example"},
+	{"host twice", `["*.school.example"]` + "\n    path: /l", "[a.example, ▸A.Example.]\n    path: /l", "routes[1].hosts[1]", "twice", "remove one"},
+	{"method in small letters", "    path: /lessons/*", "    path: /lessons/*\n    methods: [▸get]", "routes[1].methods[0]", "capitals", "write GET"},
+	{"method that is none", "    path: /lessons/*", "    path: /lessons/*\n    methods: [▸\"GET POST\"]", "routes[1].methods[0]", "not a method", "[GET, HEAD]"},
+	{"connect", "    path: /lessons/*", "    path: /lessons/*\n    methods: [▸CONNECT]", "routes[1].methods[0]", "no tunnels", "remove it"},
+	{"no methods", "    path: /lessons/*", "    path: /lessons/*\n    ▸methods: []", "routes[1].methods", "no request in", "leave methods out"},
+	{"path without slash", "path: /lessons/*", "path: ▸lessons/*", "routes[1].path", "does not begin with /", `"/lessons/*"`},
+	{"half a segment", "path: /lessons/*", "path: ▸/lessons*", "routes[1].path", "last segment", `"/lessons/*"`},
+	{"wildcard within a path", "path: /lessons/*", "path: ▸/a/*/b", "routes[1].path", "last segment", "/lessons/*"},
+	{"path with a query", "path: /lessons/*", "path: ▸/a?b=c", "routes[1].path", "a query", `"/a"`},
+	{"path with a space", "path: /lessons/*", "path: ▸\"/a b\"", "routes[1].path", "encoded", "/a%20b"},
+	{"path with letters beyond ASCII", "path: /lessons/*", "path: ▸/수업/*", "routes[1].path", "encoded", "/%EC%88%98%EC%97%85/*"},
+	{"path with dots", "path: /lessons/*", "path: ▸/a/../b", "routes[1].path", "are refused", "without it"},
+	{"path with encoded dots", "path: /lessons/*", "path: ▸/a/%2E%2e/b", "routes[1].path", "are refused", "without it"},
+	{"path with a lone percent sign", "path: /lessons/*", "path: ▸/100%", "routes[1].path", "hexadecimal", "%25"},
+	{"route never reached", "    origin: lms\n    cache", "    origin: lms\n  - ▸hosts: [\"*.school.example\"]\n    path: /lessons/*\n    methods: [GET]\n    origin: lms\n    cache", "routes[2]", "never reached: routes[1] on line 26", "another path"},
+	{"collect", "    path: /lessons/*", "    path: /lessons/*\n    ▸collect: {}", "routes[1].collect", "not in this version", "remove it"},
+	{"tiny objects", "default_ttl: 10m", "max_object: ▸12B", "routes[1].cache.max_object", "stores nothing", "16MiB"},
+	{"query with a sign", "default_ttl: 10m", "ignore_query: [▸\"a=\"]", "routes[1].cache.ignore_query[0]", "not a parameter", "utm_source"},
+
+	// Check-in routes.
+	{"no identity", "    identity: none\n", "", "routes[0].identity", "who vouches", "identity: none"},
+	{"jwt", "identity: none", "identity: {▸jwt: {jwks: x}}", "routes[0].identity.jwt", "not in this version", "identity: none"},
+	{"unknown identity", "identity: none", "identity: ▸nobody", "routes[0].identity", "expected none", "identity: none"},
+	{"identity without check-in", "    cache: {anonymous", "    identity: ▸none\n    cache: {anonymous", "routes[1].identity", "takes none", "remove it"},
+	{"no student", `student: "json:/student_id", `, "", "routes[0].check_in.student", "which student", `student: "json:/student_id"`},
+	{"claim", `"json:/class_id"`, `▸"claim:sub"`, "routes[0].check_in.class", "identity.jwt, which this version does not have", "json:/student_id"},
+	{"field from nowhere", `"json:/class_id"`, `▸"class_id"`, "routes[0].check_in.class", "where the field stands", "json:/student_id"},
+	{"dotted pointer", `"json:/class_id"`, `▸"json:class.id"`, "routes[0].check_in.class", "not a JSON pointer", `"json:/class/id"`},
+	{"broken pointer", `"json:/class_id"`, `▸"json:/a~2"`, "routes[0].check_in.class", "not a JSON pointer", "json:/student_id"},
+	{"form and JSON", `"json:/class_id"`, `▸"form:class"`, "routes[0].check_in.class", "either JSON or a form", "take all of them from json:"},
+	{"form without a name", `"json:/class_id"`, `▸"form:"`, "routes[0].check_in.class", "names no field", "form:student_id"},
+	{"field name with a space", `"json:/class_id"`, `▸"header:X Class"`, "routes[0].check_in.class", "not a field name", "header:X-Student"},
+	{"field of the protocol", `"json:/class_id"`, `▸"header:Host"`, "routes[0].check_in.class", "protocol itself", "header:X-Student"},
+	{"per class without class", `, class: "json:/class_id"}`, `, per_class: true}`, "routes[0].check_in.class", "which class", "json:/class_id"},
+	{"check-in by GET", "    identity: none", "    identity: none\n    methods: [▸GET]", "routes[0].methods[0]", "check-ins are POSTs", "[POST]"},
+	{"check-in anywhere", "path: /attendance/check-in", "path: ▸/attendance/*", "routes[0].path", "one exact path", "/attendance/check-in"},
+	{"check-in with an origin", "    identity: none", "    identity: none\n    origin: ▸lms", "routes[0].origin", "attendance.sinks", "remove it"},
+	{"check-in with a cache", "    identity: none", "    identity: none\n    ▸cache: {}", "routes[0].cache", "never stored", "remove it"},
+
+	// Limits and logs.
+	{"huge header", "timezone:", "limits: {header: ▸1GiB}\ntimezone:", "limits.header", "not a sensible size", "4KiB to 1MiB"},
+	{"tiny time", "timezone:", "limits: {drain: ▸1ms}\ntimezone:", "limits.drain", "not a sensible time", "such as 30s"},
+	{"log level", "timezone:", "log: {▸acess: true}\ntimezone:", "log.acess", "unknown key", "did you mean access?"},
+}
+
+// text is the file with the mistake, and where its problem must point to.
+func (m mistake) text(t *testing.T) (string, position) {
+	t.Helper()
+	text := m.new
+	if m.old != "" {
+		if strings.Count(good, m.old) == 0 {
+			t.Fatalf("the good file does not hold %q", m.old)
+		}
+		text = strings.Replace(good, m.old, m.new, 1)
+	}
+	before, after, marked := strings.Cut(text, "▸")
+	if !marked {
+		return text, position{}
+	}
+	line := strings.Count(before, "\n") + 1
+	last := before[strings.LastIndex(before, "\n")+1:]
+	return before + after, position{line, len([]rune(last)) + 1}
+}
+
+func TestEveryMistakeIsNamedWithItsPlaceAndAWayOut(t *testing.T) {
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			text, at := m.text(t)
+			c, problems := Read("firstbell.yaml", []byte(text))
+			errs := problems.Errors()
+			if c != nil || len(errs) == 0 {
+				t.Fatalf("the file was taken; want a problem about %q", m.path)
+			}
+			p := errs[0]
+			if p.Line < 1 || p.Column < 1 || p.What == "" || p.Fix == "" {
+				t.Errorf("got %q; want line, column, what is wrong and a way out", p)
+			}
+			if at.line > 0 && (p.Line != at.line || p.Column != at.column) {
+				t.Errorf("got %d:%d, want %d:%d in: %s", p.Line, p.Column, at.line, at.column, p)
+			}
+			if p.Path != m.path {
+				t.Errorf("got field %q, want %q in: %s", p.Path, m.path, p)
+			}
+			if !strings.Contains(p.What, m.what) || !strings.Contains(p.Fix, m.fix) {
+				t.Errorf("got  %s\nwant %q, then %q", p, m.what, m.fix)
+			}
+			if len(errs) > 1 {
+				t.Errorf("one mistake was shown %d times:\n%s", len(errs), errs.Error())
+			}
+		})
+	}
+}

@@ -1,0 +1,78 @@
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// defaults fills in what the file leaves out and this package knows. What is
+// still zero afterwards is for the packages that are configured by it.
+func (c *Config) defaults() {
+	if c.Cache.Memory == 0 {
+		c.Cache.Memory = 512 << 20
+	}
+	if c.Log.Access == nil {
+		yes := true
+		c.Log.Access = &yes
+	}
+	if c.Log.Sample == 0 {
+		c.Log.Sample = 1000
+	}
+	if c.Limits.Drain == 0 {
+		c.Limits.Drain = 30 * time.Second
+	}
+	for _, o := range c.Origins {
+		if o != nil {
+			o.defaults()
+		}
+	}
+	for _, r := range c.Routes {
+		if r != nil && r.CheckIn != nil && r.CheckIn.Attempt == "" {
+			r.CheckIn.Attempt = "header:Idempotency-Key"
+		}
+		if r != nil && r.Path == "" {
+			r.Path = "/*"
+		}
+	}
+	if a := c.Attendance; a != nil && a.Journal != "" {
+		a.defaults()
+	}
+}
+
+func (o *Origin) defaults() {
+	if o.Concurrency.Max == 0 {
+		o.Concurrency.Max = 256
+	}
+	if o.Concurrency.Queue == nil {
+		queue := 8 * o.Concurrency.Max
+		o.Concurrency.Queue = &queue
+	}
+	if o.Concurrency.Wait == 0 {
+		o.Concurrency.Wait = 5 * time.Second
+	}
+	if o.Health != nil && o.Health.Every == 0 {
+		o.Health.Every = 2 * time.Second
+	}
+}
+
+func (a *Attendance) defaults() {
+	if a.Store == "" {
+		a.Store = filepath.Join(filepath.Dir(a.Journal), "attendance.db")
+	}
+	if a.Grace == 0 {
+		a.Grace = 15 * time.Minute
+	}
+	if a.Retention == 0 {
+		a.Retention = 30 * 24 * time.Hour
+	}
+	for i := range a.Sinks {
+		if h := a.Sinks[i].HTTP; h != nil {
+			if h.Batch == 0 {
+				h.Batch = 1000
+			}
+			if h.Timeout == 0 {
+				h.Timeout = 30 * time.Second
+			}
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Config is the file. A key with a later tag is known but belongs to a version
+// to come; it is refused, so that no setting is ever silently ignored.
+type Config struct {
+	Listen     Listen                `yaml:"listen" eg:"{http: \":8080\"}"`
+	Ops        Ops                   `yaml:"ops" eg:"{token_file: /etc/firstbell/ops.token}"`
+	Timezone   string                `yaml:"timezone" eg:"Asia/Seoul"`
+	Timetable  *Timetable            `yaml:"timetable"`
+	Timetables map[string]*Timetable `yaml:"timetables"`
+	Schools    Schools               `yaml:"schools"`
+	Origins    map[string]*Origin    `yaml:"origins" eg:"{lms: {servers: [\"http://10.0.0.5:8080\"]}}"`
+	Cache      Memory                `yaml:"cache" eg:"{memory: 2GiB}"`
+	Attendance *Attendance           `yaml:"attendance" eg:"{journal: /var/lib/firstbell/journal}"`
+	Routes     []*Route              `yaml:"routes" eg:"[{hosts: [\"*\"], origin: lms, cache: {}}]"`
+	Limits     Limits                `yaml:"limits"`
+	Log        Log                   `yaml:"log" eg:"{access: true}"`
+	_          struct{}              `yaml:"tls" later:"HTTPS and certificates come with a later one"`
+	_          struct{}              `yaml:"warm" later:"warming the cache before the bell comes with a later one"`
+	_          struct{}              `yaml:"freeze" later:"freezing changes during lessons comes with a later one"`
+	_          struct{}              `yaml:"waiting_room" later:"the waiting room comes with a later one"`
+	_          struct{}              `yaml:"purge" later:"purging comes with a later one"`
+
+	// What the file leads to, found out while it is checked.
+	File     string         `yaml:"-"` // as named by the user
+	Digest   string         `yaml:"-"` // of the bytes of the file and of those it names
+	Location *time.Location `yaml:"-"` // of Timezone; UTC without one
+}
+
+// Listen says where clients and operators come in.
+type Listen struct {
+	HTTP string   `yaml:"http" eg:"\":8080\""`
+	Ops  string   `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
+	_    struct{} `yaml:"https" later:"HTTPS, HTTP/2 and HTTP/3 come with a later one; until then put a TLS terminator in front"`
+	_    struct{} `yaml:"proxy_protocol" later:"the PROXY protocol comes with a later one"`
+}
+
+// Ops guards the ops listener when it is not on a loopback address.
+type Ops struct {
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"token_file" eg:"/etc/firstbell/ops.token"`
+}
+
+// Timetable is when a kind of school rings.
+type Timetable struct {
+	Days     []string `yaml:"days" eg:"[mon, tue, wed, thu, fri]"`
+	Holidays []string `yaml:"holidays" eg:"[2026-05-05]"`
+	Periods  []Period `yaml:"periods" eg:"[{name: \"1\", starts: \"09:00\", late_after: \"09:10\", ends: \"09:45\"}]"`
+}
+
+// Period is one lesson. Times are local, to the minute or second.
+type Period struct {
+	Name      string `yaml:"name" eg:"\"1\""`
+	Opens     string `yaml:"opens" eg:"\"08:50\""`
+	Starts    string `yaml:"starts" eg:"\"09:00\""`
+	LateAfter string `yaml:"late_after" eg:"\"09:10\""`
+	Ends      string `yaml:"ends" eg:"\"09:45\""`
+}
+
+// Schools is a list, or the name of a CSV file with the columns id, hosts,
+// timezone and timetable.
+type Schools struct {
+	File string
+	List []School
+}
+
+// School is one tenant. Its hosts are exact names; without any it is found by its
+// id as the first label of a name.
+type School struct {
+	ID        string   `yaml:"id" eg:"hangang"`
+	Hosts     []string `yaml:"hosts" eg:"[hangang.school.example]"`
+	Timezone  string   `yaml:"timezone" eg:"Asia/Seoul"`
+	Timetable string   `yaml:"timetable"` // a name under timetables
+
+	File string `yaml:"-"` // where it was read
+	Line int    `yaml:"-"`
+}
+
+func (s *Schools) choose(d *decoder, n ast.Node, path string) {
+	if file, ok := scalarText(n); ok {
+		s.File = file
+		return
+	}
+	if _, ok := n.(*ast.SequenceNode); !ok {
+		d.problem(d.at[path], path, "expected a file name or a list of schools, found "+kindOf(n),
+			"write schools: /etc/firstbell/schools.csv, or schools: [{id: hangang, hosts: [hangang.school.example]}]")
+		return
+	}
+	decodeInto(d, n, path, &s.List)
+}
+
+// Origin is a group of servers that answer for the same content.
+type Origin struct {
+	Servers     []string       `yaml:"servers" eg:"[\"http://10.0.0.5:8080\"]"`
+	Concurrency Concurrency    `yaml:"concurrency" eg:"{max: 256}"`
+	Health      *Health        `yaml:"health" eg:"{path: /healthz, every: 2s}"`
+	Timeouts    OriginTimeouts `yaml:"timeouts" eg:"{connect: 2s}"`
+}
+
+// Concurrency bounds what an origin is asked at once.
+type Concurrency struct {
+	Max   int           `yaml:"max" eg:"256"`              // requests in flight; 256 unless said
+	Queue *int          `yaml:"queue" eg:"2048" zero:"ok"` // requests that wait behind them; 8 times max unless said
+	Wait  time.Duration `yaml:"wait" eg:"5s"`              // longest wait; 5 s unless said
+	_     struct{}      `yaml:"adaptive" later:"a limit found by measurement comes with a later one"`
+}
+
+// Health is how a server is found well or ill.
+type Health struct {
+	Path  string        `yaml:"path" eg:"/healthz"`
+	Every time.Duration `yaml:"every" eg:"2s"` // 2 s unless said
+}
+
+// OriginTimeouts bound the phases of asking an origin. Zero is the default.
+type OriginTimeouts struct {
+	Connect   time.Duration `yaml:"connect" eg:"2s"`
+	Header    time.Duration `yaml:"header" eg:"30s"`     // until the first byte of the response
+	Idle      time.Duration `yaml:"idle" eg:"30s"`       // between two pieces of the content
+	KeepAlive time.Duration `yaml:"keep_alive" eg:"60s"` // how long an idle connection is kept
+}
+
+// Memory is how much of the machine the cache may take.
+type Memory struct {
+	Memory Size     `yaml:"memory" eg:"2GiB"`
+	_      struct{} `yaml:"disk" later:"the cache on disk comes with a later one"`
+}
+
+// Attendance is where check-ins go.
+type Attendance struct {
+	Journal      string        `yaml:"journal" eg:"/var/lib/firstbell/journal"`
+	JournalSpare string        `yaml:"journal_spare" eg:"/mnt/spare/journal"`
+	Store        string        `yaml:"store" eg:"sqlite:/var/lib/firstbell/attendance.db"`
+	Roster       string        `yaml:"roster" eg:"/etc/firstbell/roster"`
+	Sinks        []Sink        `yaml:"sinks" eg:"[{http: {url: \"http://10.0.0.5:8080/api/attendance/bulk\"}}]"`
+	Grace        time.Duration `yaml:"grace" eg:"15m"`      // how far from now a date or period may be that a request names; 15 min unless said
+	Retention    time.Duration `yaml:"retention" eg:"720h"` // how long delivered segments are kept; 30 days unless said
+	_            struct{}      `yaml:"disk" later:"disk limits {max, reserve} come with a later one"`
+	_            struct{}      `yaml:"signing" later:"signed receipts come with a later one"`
+}
+
+// Sink is one place elsewhere that hears of every check-in.
+type Sink struct {
+	HTTP *HTTPSink `yaml:"http" eg:"{url: \"http://10.0.0.5:8080/api/attendance/bulk\"}"`
+	_    struct{}  `yaml:"xapi" later:"xAPI comes with a later one"`
+	_    struct{}  `yaml:"caliper" later:"Caliper comes with a later one"`
+}
+
+// HTTPSink is a bulk endpoint.
+type HTTPSink struct {
+	Name      string        `yaml:"name" eg:"lms"` // keeps its place in the journal under this name; the URL's host unless said
+	URL       string        `yaml:"url" eg:"\"http://10.0.0.5:8080/api/attendance/bulk\""`
+	TokenFile string        `yaml:"token_file" eg:"/etc/firstbell/lms.token"` // sent as Authorization: Bearer
+	Batch     int           `yaml:"batch" eg:"1000"`                          // records in one request; 1000 unless said
+	Timeout   time.Duration `yaml:"timeout" eg:"30s"`                         // 30 s unless said
+
+	Token string `yaml:"-"` // what token_file holds
+}
+
+// Route says what happens to requests for some hosts and paths.
+type Route struct {
+	Hosts    []string      `yaml:"hosts" eg:"[\"*.school.example\"]"`
+	Methods  []string      `yaml:"methods" eg:"[GET, HEAD]"`
+	Path     string        `yaml:"path" eg:"/lessons/*"`
+	Origin   string        `yaml:"origin" eg:"lms"`
+	Cache    *Cache        `yaml:"cache" eg:"{}"`
+	CheckIn  *CheckIn      `yaml:"check_in" eg:"{student: \"json:/student_id\"}"`
+	Identity Identity      `yaml:"identity" eg:"none"`
+	Timeouts RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
+	_        struct{}      `yaml:"collect" later:"collecting other small writes comes with a later one"`
+	_        struct{}      `yaml:"priority" later:"priorities come with a later one"`
+	_        struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
+	_        struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`
+}
+
+// Cache is what a route lets be stored and shared.
+type Cache struct {
+	Anonymous            bool          `yaml:"anonymous"`
+	DefaultTTL           time.Duration `yaml:"default_ttl" eg:"10m" zero:"ok"`
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate" eg:"1h" zero:"ok"`
+	StaleIfError         time.Duration `yaml:"stale_if_error" eg:"24h" zero:"ok"`
+	MaxObject            Size          `yaml:"max_object" eg:"16MiB"`
+	IgnoreQuery          []string      `yaml:"ignore_query" eg:"[utm_source]"`
+}
+
+// CheckIn says where in a request the fields of a check-in stand: json: and a
+// JSON pointer, form: and a field's name, or header: and a field's name.
+type CheckIn struct {
+	Student  string `yaml:"student" eg:"\"json:/student_id\""`
+	Class    string `yaml:"class" eg:"\"json:/class_id\""`
+	Period   string `yaml:"period" eg:"\"json:/period\""`
+	Date     string `yaml:"date" eg:"\"json:/date\""`
+	Attempt  string `yaml:"attempt" eg:"\"header:Idempotency-Key\""`
+	PerClass bool   `yaml:"per_class"` // a student checks in once per class, not once per period
+}
+
+// Identity is who vouches for a check-in. In this version nobody does, and the
+// file says so out loud.
+type Identity struct {
+	None bool // identity: none
+}
+
+func (i *Identity) choose(d *decoder, n ast.Node, path string) {
+	if text, ok := scalarText(n); ok && text == "none" {
+		i.None = true
+		return
+	}
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 {
+		kind, _ := scalarText(m.Values[0].Key)
+		switch kind {
+		case "jwt", "cookie", "forward_auth":
+			d.problem(place(m.Values[0]), join(path, kind), "not in this version: check-ins whose sender is verified come with a later one",
+				"write identity: none, and know that anybody can check in for anybody")
+			d.bad[path] = true
+			return
+		}
+	}
+	d.problem(d.at[path], path, fmt.Sprintf("expected none, found %s", kindOf(n)), "write identity: none")
+}
+
+// RouteTimeouts override the origin's for one route.
+type RouteTimeouts struct {
+	Header time.Duration `yaml:"header" eg:"30s"`
+	Idle   time.Duration `yaml:"idle" eg:"30s"`
+}
+
+// Limits bound what clients may ask of firstbell itself. Zero is the default.
+type Limits struct {
+	Connections int           `yaml:"connections" eg:"100000"`
+	Header      Size          `yaml:"header" eg:"64KiB"`   // request line and fields
+	CheckIn     Size          `yaml:"check_in" eg:"16KiB"` // content of a check-in
+	HeaderTime  time.Duration `yaml:"header_time" eg:"10s"`
+	IdleTime    time.Duration `yaml:"idle_time" eg:"30s"`  // between two pieces of a request's content
+	KeepAlive   time.Duration `yaml:"keep_alive" eg:"75s"` // between two requests
+	Drain       time.Duration `yaml:"drain" eg:"30s"`      // longest wait for running requests at the end
+}
+
+// Log says what is written about requests.
+type Log struct {
+	Access *bool `yaml:"access"`           // a line per request; yes unless said
+	Sample int   `yaml:"sample" eg:"1000"` // lines per second before only a part is written; 1000 unless said
+}

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Load reads the file and everything it names. Without errors among the
+// problems the Config is complete, with defaults filled in and paths seen from
+// the directory of the file; with errors it is nil. Problems may hold warnings
+// either way.
+func Load(file string) (*Config, Problems) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, Problems{{File: file, What: err.Error(), Fix: "name a file that can be read: -config FILE"}}
+	}
+	return read(file, text, true)
+}
+
+func readFile(file string) ([]byte, error) {
+	text, err := readBounded(file, fileBytesMax)
+	if e, ok := err.(*fs.PathError); ok {
+		if os.IsNotExist(e) {
+			return nil, fmt.Errorf("there is no such file")
+		}
+		return nil, fmt.Errorf("it cannot be read: %w", e.Err)
+	}
+	return text, err
+}
+
+// Read is Load for a text that is at hand; file names it and says where the
+// paths in it begin. It does not look at the machine: files that the text
+// names are not read.
+func Read(file string, text []byte) (*Config, Problems) {
+	return read(file, text, false)
+}
+
+func read(file string, text []byte, files bool) (*Config, Problems) {
+	root, p := parse(file, text)
+	if p != nil {
+		return nil, withSource(Problems{*p}, file, text)
+	}
+	d := newDecoder(file)
+	c := &Config{File: file}
+	d.decode(root, "", position{1, 1}, reflect.ValueOf(c).Elem(), structField{eg: "{listen: …, origins: …, routes: …}"})
+	if !d.bad[""] {
+		v := &validator{decoder: d, c: c}
+		v.all()
+		c.defaults()
+		if files {
+			v.readFiles()
+		}
+	}
+	d.problems.sort(file)
+	problems := withSource(d.problems, file, text)
+	if len(problems.Errors()) > 0 {
+		return nil, problems
+	}
+	c.Digest = c.digest(text)
+	return c, problems
+}
+
+// digest tells one reading from another: the file and what it names.
+func (c *Config) digest(text []byte) string {
+	h := sha256.New()
+	h.Write(text)
+	if c.Schools.File != "" {
+		if more, err := os.ReadFile(c.Schools.File); err == nil {
+			h.Write(more)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// withSource adds to each problem the line it stands on.
+func withSource(ps Problems, file string, text []byte) Problems {
+	lines := strings.Split(string(text), "\n")
+	for i := range ps {
+		if n := ps[i].Line; ps[i].File == file && ps[i].Source == "" && n > 0 && n <= len(lines) {
+			ps[i].Source = shorten(strings.TrimRight(lines[n-1], "\r"))
+		}
+	}
+	return ps
+}
+
+// decodeInto is decode for a value in a chooser, on behalf of its own path.
+func decodeInto[T any](d *decoder, n ast.Node, path string, into *T) {
+	d.decode(n, path, d.at[path], reflect.ValueOf(into).Elem(), structField{})
+}
