@@ -9,7 +9,7 @@ import (
 // claim is a press with everything decided that its record holds: whose it is,
 // when it arrived and what that counts for.
 type claim struct {
-	press  *Press
+	press  Press
 	school School
 	nowMs  int64
 
@@ -26,20 +26,22 @@ type claim struct {
 	attempt uint64 // digest of the attempt, 0 without one
 }
 
-// place decides a press's claim. An error is a *FieldError.
-func (r *Recorder) place(p *Press) (claim, error) {
+// place decides what c, which holds only its press, claims. An error is a
+// *FieldError.
+func (r *Recorder) place(c *claim) error {
+	p := &c.press
 	if err := p.validate(); err != nil {
-		return claim{}, err
+		return err
 	}
-	c := claim{press: p, school: r.schools.Load().Find(p.Host), nowMs: time.Now().UnixMilli()}
+	c.school, c.nowMs = r.schools.Load().Find(p.Host), time.Now().UnixMilli()
 	h := r.hashers.get()
 	defer r.hashers.put(h)
 	if p.Attempt != "" {
 		c.attempt = h.attempt(c.school.ID, p.Student, p.Attempt)
 	}
-	if !r.placeByAttempt(&c, h) && !r.placeByToken(&c, h) {
+	if !r.placeByAttempt(c, h) && !r.placeByToken(c, h) {
 		if err := c.arrive(h, c.nowMs, BasisClock, r.grace); err != nil {
-			return claim{}, err
+			return err
 		}
 		if ms, ok := r.refused.get(c.digest, c.nowMs); ok {
 			c.countFrom(ms, BasisMemory)
@@ -49,7 +51,7 @@ func (r *Recorder) place(p *Press) (claim, error) {
 		r.attempts.put(c.attempt, c.firstMs, c.nowMs)
 	}
 	c.day = r.roll.day(c.date)
-	return c, nil
+	return nil
 }
 
 // placeByAttempt lets a press that was seen before count for what it counted
@@ -109,7 +111,7 @@ func (c *claim) arrive(h *hasher, ms int64, basis Basis, grace time.Duration) er
 	if on {
 		c.period, c.status = period.Name, period.Status(date, at)
 	}
-	p := c.press
+	p := &c.press
 	c.id, c.digest = h.key(c.school.ID, date, c.period, p.Student, p.ClassIsKey, p.Class)
 	return nil
 }
@@ -193,7 +195,7 @@ func (c *claim) count(s *rollShard, e entry) { s.again(c.id, e) }
 // appendEvent appends the claim's record. replaces says that the key is on the
 // roll already.
 func (c *claim) appendEvent(dst []byte, replaces bool) []byte {
-	p := c.press
+	p := &c.press
 	e := Event{
 		Kind: KindArrival,
 		Receipt: Receipt{

@@ -25,6 +25,9 @@ type Press struct {
 
 // validate names the first field that cannot be recorded.
 func (p *Press) validate() error {
+	if p.Host == "" {
+		return &FieldError{"host", "is missing"}
+	}
 	if p.Student == "" {
 		return &FieldError{"student", "is missing"}
 	}

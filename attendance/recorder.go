@@ -150,8 +150,8 @@ func (r *Recorder) SetSchools(s *Schools) { r.schools.Store(s) }
 //
 // The receipt's School, Student and Period may refer to the press's strings.
 func (r *Recorder) Take(ctx context.Context, p Press) (Receipt, error) {
-	c, err := r.place(&p)
-	if err != nil {
+	c := claim{press: p}
+	if err := r.place(&c); err != nil {
 		r.counters.invalid.Add(1)
 		return Receipt{}, err
 	}
