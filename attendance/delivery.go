@@ -1,0 +1,392 @@
+package attendance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Target is where check-ins are delivered to. Its methods are called by one
+// goroutine at a time.
+type Target interface {
+	// Position returns where delivery goes on.
+	Position(ctx context.Context) (Position, error)
+
+	// Deliver hands over one bulk. When it returns nil, each of the bulk's
+	// check-ins has been taken (or put aside by name), and the position on disk
+	// is the bulk's Next. After an error the same bulk comes again, from this
+	// process or, by the position on disk, from the next; what had been taken
+	// of it must then be recognised by its key. A *DeliverError says when.
+	Deliver(ctx context.Context, b *Bulk) (Delivered, error)
+}
+
+// Position is a place in the journal: all records before Next are delivered.
+// Until, where it is not 0, ends a bulk that was begun: the next one must be
+// [Next, Until) again.
+type Position struct{ Next, Until uint64 }
+
+// Bulk is a run of the journal's events: all that there are in [First, Next).
+type Bulk struct {
+	First, Next uint64
+	Events      []Event
+}
+
+// Fold returns the bulk's rows in the order of the journal, one per key, and
+// the counts of presses whose rows came with an earlier bulk.
+func (b *Bulk) Fold() (rows []Row, presses map[ReceiptID]uint32) {
+	var f Fold
+	for i := range b.Events {
+		f.Add(&b.Events[i])
+	}
+	rows = make([]Row, 0, f.Len())
+	for i := range b.Events {
+		e := &b.Events[i]
+		if row, ok := f.rows[e.ID]; ok && row.Seq == e.Seq && e.Kind != KindPresses {
+			rows = append(rows, *row)
+		}
+	}
+	return rows, f.Presses()
+}
+
+// Delivered is what became of a bulk.
+type Delivered struct {
+	Rows       int // taken now
+	Duplicates int // the target had them already
+	Parked     int // put aside with a reason
+	Writes     int // statements or requests that it took
+}
+
+// DeliverError tells Delivery how to go on after an error.
+type DeliverError struct {
+	Err        error
+	RetryAfter time.Duration // at the earliest; 0: Delivery's own pause
+	Stop       bool          // trying again soon is of no use: somebody must look
+}
+
+func (e *DeliverError) Error() string { return e.Err.Error() }
+func (e *DeliverError) Unwrap() error { return e.Err }
+
+const (
+	// DefaultBulkMax is how many records make a bulk. In PostgreSQL more rows
+	// in a statement bring nothing; a thousand are 150 kB.
+	DefaultBulkMax = 1000
+
+	// DefaultGather is how long a bulk that is not full waits for more: at 500
+	// check-ins a second it is full by then.
+	DefaultGather = 2 * time.Second
+
+	pauseMin      = 250 * time.Millisecond
+	pauseMax      = 30 * time.Second
+	retryAfterMax = 5 * time.Minute
+
+	// stoppedPause is how long a stopped target is left alone.
+	stoppedPause = 5 * time.Minute
+
+	// pollEvery finds what another process appended, or a Notify that got lost.
+	pollEvery = 5 * time.Second
+)
+
+// DeliveryConfig is what a Delivery is made of. Zero bounds take their defaults.
+type DeliveryConfig struct {
+	Name    string // of the target, for people
+	Journal Journal
+	Target  Target
+	BulkMax int           // records in one bulk
+	Gather  time.Duration // how long a bulk that is not full waits for more
+}
+
+// Delivery carries the journal to one target. Run and Drain must not run at
+// once; the other methods may be called at any time.
+type Delivery struct {
+	name    string
+	journal Journal
+	target  Target
+	bulkMax int
+	gather  time.Duration
+
+	head  atomic.Uint64 // the position that Notify heard of last
+	kick  chan struct{} // Notify: there is more
+	retry chan struct{} // Retry: do not wait any longer
+
+	// Used only by Run and Drain.
+	known bool // next and until are
+	next  uint64
+	until uint64
+	bulk  *Bulk // read and not delivered
+	pull  func() (Record, error, bool) // reads on from the last record, nil when it came to an end
+	stop  func()
+
+	mu    sync.Mutex // guards stats
+	stats DeliveryStats
+}
+
+// DeliveryStats is how a delivery has done. Counts only grow.
+type DeliveryStats struct {
+	Name        string
+	Next        uint64 // position of the first record not delivered
+	Rows        uint64
+	Duplicates  uint64
+	Parked      uint64
+	Writes      uint64 // statements or requests
+	Bulks       uint64
+	Failures    uint64
+	Undecodable uint64    // records that this version cannot read: skipped
+	Oldest      time.Time // raw arrival of the oldest record read and not delivered; zero when there is none
+	Stopped     bool      // somebody must look; tried again after five minutes or Retry
+	Err         error     // why the last try failed; nil when it did not
+}
+
+// NewDelivery makes a delivery; nothing happens until Run.
+func NewDelivery(c DeliveryConfig) *Delivery {
+	d := &Delivery{
+		name: c.Name, journal: c.Journal, target: c.Target, bulkMax: c.BulkMax, gather: c.Gather,
+		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1),
+	}
+	if d.bulkMax <= 0 {
+		d.bulkMax = DefaultBulkMax
+	}
+	if d.gather <= 0 {
+		d.gather = DefaultGather
+	}
+	d.stats.Name = c.Name
+	return d
+}
+
+// Notify says that the journal has records up to next. It never blocks.
+func (d *Delivery) Notify(next uint64) {
+	d.head.Store(next)
+	poke(d.kick)
+}
+
+// Retry ends a pause after a failure, such as when the configuration has been
+// read again. It never blocks.
+func (d *Delivery) Retry() { poke(d.retry) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Stats returns the counts so far.
+func (d *Delivery) Stats() DeliveryStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stats
+}
+
+// Run delivers until ctx ends, and then returns nil. It never gives up.
+func (d *Delivery) Run(ctx context.Context) error {
+	defer d.endReading()
+	for pause := pauseMin; ctx.Err() == nil; {
+		idle, err := d.step(ctx, d.gather)
+		switch {
+		case err != nil:
+			pause = d.pause(ctx, err, pause)
+		case idle:
+			d.waitForMore(ctx)
+		default:
+			pause = pauseMin
+		}
+	}
+	return nil
+}
+
+// Drain delivers what the journal holds by now, without waiting for more, until
+// that is done or ctx ends: then the error says how far it came, and why.
+func (d *Delivery) Drain(ctx context.Context) error {
+	d.endReading()
+	defer d.endReading()
+	for pause := pauseMin; ; {
+		idle, err := d.step(ctx, 0)
+		switch {
+		case idle:
+			return nil
+		case err == nil:
+			pause = pauseMin
+			continue
+		}
+		if pause = d.pause(ctx, err, pause); ctx.Err() != nil {
+			return fmt.Errorf("delivering the rest to %s: stopped before record %d: %w", d.name, d.next, err)
+		}
+	}
+}
+
+// step delivers one bulk: the one that could not be delivered last time, or the
+// next. It is idle when there is none.
+func (d *Delivery) step(ctx context.Context, gather time.Duration) (idle bool, err error) {
+	if d.bulk == nil {
+		if d.bulk, err = d.nextBulk(ctx, gather); err != nil || d.bulk == nil {
+			return err == nil, err
+		}
+	}
+	if err := d.deliver(ctx, d.bulk); err != nil {
+		return false, err
+	}
+	d.bulk = nil
+	return false, nil
+}
+
+func (d *Delivery) waitForMore(ctx context.Context) {
+	t := time.NewTimer(pollEvery)
+	defer t.Stop()
+	select {
+	case <-d.kick:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// nextBulk reads the next bulk; nil when there is nothing. One that is not full
+// waits up to gather for more.
+func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, error) {
+	if !d.known {
+		at, err := d.target.Position(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("asking %s for its position: %w", d.name, err)
+		}
+		d.next, d.until, d.known = at.Next, at.Until, true
+		d.note(func(s *DeliveryStats) { s.Next = at.Next })
+	}
+	b := &Bulk{First: d.next, Next: d.next}
+	full, err := d.read(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(b.Events) == 0 && b.Next == b.First {
+		return nil, nil
+	}
+	d.noteOldest(b)
+	if full || gather <= 0 {
+		return b, nil
+	}
+	d.waitUntilFull(ctx, b, gather)
+	if _, err = d.read(b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// waitUntilFull returns when the journal holds enough for the bulk, or gather
+// has passed.
+func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Duration) {
+	t := time.NewTimer(gather)
+	defer t.Stop()
+	for d.head.Load() < b.First+uint64(d.bulkMax) {
+		select {
+		case <-d.kick:
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read adds records to the bulk, as far as there are any; full says that no
+// more belong into it.
+func (d *Delivery) read(b *Bulk) (full bool, err error) {
+	more := func() bool {
+		if d.until != 0 {
+			return b.Next < d.until
+		}
+		return len(b.Events) < d.bulkMax
+	}
+	for more() {
+		if d.pull == nil {
+			d.pull, d.stop = iter.Pull2(d.journal(b.Next))
+		}
+		rec, err, ok := d.pull()
+		if !ok {
+			d.endReading()
+			return false, nil
+		}
+		if err != nil {
+			d.endReading()
+			return false, fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
+		}
+		b.Next = rec.Seq + 1
+		e, err := DecodeEvent(rec.Data)
+		if err != nil {
+			d.note(func(s *DeliveryStats) { s.Undecodable++ })
+			continue
+		}
+		e.Seq = rec.Seq
+		b.Events = append(b.Events, e)
+	}
+	return true, nil
+}
+
+func (d *Delivery) endReading() {
+	if d.stop != nil {
+		d.stop()
+	}
+	d.pull, d.stop = nil, nil
+}
+
+// deliver hands the bulk over once.
+func (d *Delivery) deliver(ctx context.Context, b *Bulk) error {
+	done, err := d.target.Deliver(ctx, b)
+	d.note(func(s *DeliveryStats) {
+		s.Writes += uint64(done.Writes)
+		if err != nil {
+			return
+		}
+		s.Rows += uint64(done.Rows)
+		s.Duplicates += uint64(done.Duplicates)
+		s.Parked += uint64(done.Parked)
+		s.Bulks++
+		s.Next, s.Oldest, s.Stopped, s.Err = b.Next, time.Time{}, false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("delivering records %d to %d to %s: %w", b.First, b.Next-1, d.name, err)
+	}
+	d.next, d.until = b.Next, 0
+	return nil
+}
+
+// pause notes a failure and waits; it returns how long the next pause may be.
+func (d *Delivery) pause(ctx context.Context, err error, pause time.Duration) time.Duration {
+	if ctx.Err() != nil {
+		return pause
+	}
+	var how *DeliverError
+	stopped := errors.As(err, &how) && how.Stop
+	d.note(func(s *DeliveryStats) {
+		s.Failures++
+		s.Err, s.Stopped = err, stopped
+	})
+	wait := pause/2 + rand.N(pause/2+1)
+	if how != nil {
+		wait = max(wait, min(how.RetryAfter, retryAfterMax))
+	}
+	if stopped {
+		wait = stoppedPause
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-d.retry:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return min(2*pause, pauseMax)
+}
+
+func (d *Delivery) note(f func(*DeliveryStats)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.stats)
+}
+
+func (d *Delivery) noteOldest(b *Bulk) {
+	if len(b.Events) > 0 {
+		d.note(func(s *DeliveryStats) { s.Oldest = b.Events[0].RawArrival })
+	}
+}
