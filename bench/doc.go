@@ -1,0 +1,14 @@
+// Package bench holds the bell from outside: programs that talk to firstbell
+// over the wire, as browsers, learning platforms and other proxies do.
+//
+//   - bench/bell generates a roster and plays a morning of students over real
+//     TCP connections, checking every byte they are given;
+//   - bench/lms is a learning platform with a weak heart, the origin of the
+//     demo.
+//
+// It promises that nothing below imports a package of firstbell: what is
+// measured and checked here is only what anybody can see from outside. Only
+// "firstbell demo" imports bench/lms and bench/bell.
+//
+// Start reading at bell.Play and lms.New.
+package bench
