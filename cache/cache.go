@@ -1,0 +1,295 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"firstbell/proxy/field"
+)
+
+// Options are the settings of a Cache.
+type Options struct {
+	// MemoryBytes bounds what is kept in memory, fields and bookkeeping
+	// included; 0 is 256 MiB, less than 1 MiB an error.
+	MemoryBytes int64
+}
+
+// Cache keeps stored responses. All methods may be called at once.
+type Cache struct {
+	memory      *memory
+	uncacheable uncacheable
+	scratch     sync.Pool // of *[]byte, for variant keys
+
+	lookups [counterCells]lookupCounts
+	puts    atomic.Uint64
+	refused atomic.Uint64
+	learnt  atomic.Uint64
+}
+
+// New makes an empty cache. Run must be started for objects to outlive the
+// resident window, a quarter of the memory. Close ends it.
+func New(o Options) (*Cache, error) {
+	m, err := newMemory(o.MemoryBytes)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{memory: m}
+	c.scratch.New = func() any { b := make([]byte, 0, 512); return &b }
+	return c, nil
+}
+
+// Run moves objects out of the resident window in time, until ctx is done,
+// whose error it returns. It is called once.
+func (c *Cache) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.memory.wake:
+			c.memory.handOver()
+		}
+	}
+}
+
+// Close frees the memory tier and its goroutines. Run must have returned, and
+// nothing may be called any more. The error is always nil.
+func (c *Cache) Close() error {
+	c.memory.tail.Close()
+	return nil
+}
+
+// Outcome is what a look-up came to.
+type Outcome uint8
+
+const (
+	Miss   Outcome = iota // to be fetched, or validated when there is a Stored
+	Hit                   // Stored answers
+	Stale                 // Stored answers now, and is to be validated in the background
+	Bypass                // the request has to go to the origin by itself
+)
+
+func (o Outcome) String() string {
+	return [...]string{"miss", "hit", "stale", "bypass"}[o]
+}
+
+// Found is what Lookup found.
+type Found struct {
+	Outcome Outcome
+
+	// Stored answers on Hit and Stale. On Miss it is the stored response that
+	// may be validated, and that may serve when the origin fails
+	// (MayServeOnError), or nil.
+	Stored *Stored
+
+	// Reason says why the request goes forward, in the words of RFC 9211
+	// section 2.2: uri-miss, vary-miss, stale, request, bypass, method. Empty
+	// on Hit. Detail may say more.
+	Reason, Detail string
+
+	Age, TTL time.Duration // of Stored; TTL is negative when it is stale
+
+	// Uncacheable: what the key names was found not to be shareable lately, so
+	// nobody should wait for somebody else's fetch of it.
+	Uncacheable bool
+
+	// OnlyIfCached: on Miss the client wants a 504 and no fetch (RFC 9111
+	// section 5.2.1.7).
+	OnlyIfCached bool
+
+	// Vary are the names of the newest response known for the key: with
+	// VariantKey they tell which flight to join.
+	Vary []string
+
+	inTail bool
+}
+
+// reloadFloor is the age up to which a stored response does even for a
+// request that wants it validated (no-cache, max-age=0: the reload button).
+// A thousand students who press it at nine cost the origin one validation a
+// second, and what they see is never older than that. Request directives are
+// advice (RFC 9111 section 5.2.1).
+const reloadFloor = time.Second
+
+// Lookup finds what the cache has for a request. It takes no lock, and on Hit
+// and Stale allocates nothing when the request's fields are a field.List or
+// have fasthttp's PeekAll.
+func (c *Cache) Lookup(r *Request, p *Policy, now time.Time) Found {
+	f := c.lookup(r, p, now)
+	c.count(&f)
+	return f
+}
+
+func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
+	if r.Method != "GET" && r.Method != "HEAD" {
+		return Found{Outcome: Bypass, Reason: "method"}
+	}
+	w := wishesOf(r.Fields)
+	if w.noStore {
+		return Found{Outcome: Bypass, Reason: "request", Detail: "no-store"}
+	}
+	if originOnly(r.Fields) {
+		return Found{Outcome: Bypass, Reason: "request", Detail: "precondition"}
+	}
+	f := Found{Outcome: Miss, Reason: "uri-miss", OnlyIfCached: w.onlyIfCached}
+	if e := c.memory.get(r.Key); e != nil {
+		f.inTail = e.where.Load() == inTail
+		f.Vary = e.variants[0].Verdict.Vary
+		f.Reason = "vary-miss"
+		if s := c.selectVariant(e, r.Fields); s != nil {
+			f.consider(s, &w, r, p, now)
+		}
+	}
+	if f.Outcome == Miss {
+		f.Uncacheable = c.uncacheable.has(c.memory.index.hash(r.Key), now)
+	}
+	return f
+}
+
+// consider decides what s is good for.
+func (f *Found) consider(s *Stored, w *wishes, r *Request, p *Policy, now time.Time) {
+	if !p.Anonymous && s.keepsFrom(r.Fields) {
+		f.Outcome, f.Reason, f.Detail = Bypass, "bypass", "credentials"
+		return
+	}
+	f.Stored = s
+	f.Age, f.TTL = s.Age(now), s.FreshFor(now)
+	reason, detail := w.against(f.Age, f.TTL, now.Sub(s.responseTime))
+	switch {
+	case f.TTL > 0 && reason == "":
+		f.Outcome, f.Reason = Hit, ""
+	case reason != "":
+		f.Reason, f.Detail = reason, detail
+	case s.servesStale(-f.TTL, w):
+		f.Outcome, f.Reason = Stale, "stale"
+	default:
+		f.Reason = "stale"
+	}
+}
+
+// keepsFrom reports whether s is not for a request that says who is asking:
+// s is not known to be the same for everybody, as Judge would have found if
+// that request had brought it.
+func (s *Stored) keepsFrom(f field.Fields) bool {
+	v := &s.Verdict
+	if !v.permitted && f.Peek("Authorization") != nil {
+		return true
+	}
+	return !v.explicit && f.Peek("Cookie") != nil
+}
+
+// against returns why a stored response that may be fresh does not do for the
+// request, or "" (RFC 9111 section 5.2.1). validated is how long ago the
+// origin last vouched for it.
+func (w *wishes) against(age, left, validated time.Duration) (reason, detail string) {
+	reload := validated >= reloadFloor || validated < 0
+	switch {
+	case w.noCache && reload:
+		return "request", "no-cache"
+	case w.maxAge.valid() && reload && age > w.maxAge.duration():
+		return "request", "max-age"
+	case w.minFresh.valid() && left > 0 && left < w.minFresh.duration():
+		return "request", "min-fresh"
+	}
+	return "", ""
+}
+
+// servesStale reports whether s may be sent although it is stale since
+// staleness, without the origin being in trouble.
+func (s *Stored) servesStale(staleness time.Duration, w *wishes) bool {
+	v := &s.Verdict
+	switch {
+	case v.validate:
+		return false
+	case w.maxStale.valid() && !v.mustValidate && staleness <= w.maxStale.duration():
+		return true
+	}
+	return w.maxAge == absent && w.minFresh == absent && staleness < v.StaleWhileRevalidate
+}
+
+// wishesOf reads Cache-Control or, without it, Pragma (RFC 9111 section 5.4).
+func wishesOf(f field.Fields) wishes {
+	if v, there := allLines(f, "Cache-Control"); there {
+		return parseWishes(v)
+	}
+	w := noWishes()
+	if v := f.Peek("Pragma"); v != nil {
+		w.noCache = parseWishes(v).noCache
+	}
+	return w
+}
+
+// selectVariant returns the newest of e's stored responses whose selecting
+// fields match (RFC 9111 section 4.1), or nil.
+func (c *Cache) selectVariant(e *entry, f field.Fields) *Stored {
+	var names []string
+	var key []byte
+	var scratch *[]byte
+	var found *Stored
+	for i, s := range e.variants {
+		vary := s.Verdict.Vary
+		if len(vary) == 0 {
+			found = s
+			break
+		}
+		if scratch == nil {
+			scratch = c.scratch.Get().(*[]byte)
+		}
+		if i == 0 || !sameNames(vary, names) {
+			names, key = vary, VariantKey((*scratch)[:0], vary, f)
+		}
+		if s.variant == string(key) {
+			found = s
+			break
+		}
+	}
+	if scratch != nil {
+		if *scratch = key; cap(key) <= scratchMax {
+			c.scratch.Put(scratch)
+		}
+	}
+	return found
+}
+
+// scratchMax keeps one huge Cookie from staying in the pool for ever.
+const scratchMax = 64 << 10
+
+// Put stores s, which a Verdict with Store allowed, in the place of the stored
+// response of the same key and variant. When it returns true, Lookup finds s
+// until the budget or an invalidation takes it, and a key that s shows to be
+// shareable is no longer remembered as uncacheable.
+//
+// It returns false, and changes nothing, when s is larger than MaxObjectBytes
+// allows or when s is an error and would displace a response that may still
+// serve on error.
+func (c *Cache) Put(s *Stored) bool {
+	now := s.responseTime
+	kept := c.memory.put(s, func(old *Stored) bool {
+		return s.Verdict.errorReply && !old.Verdict.errorReply && old.MayServeOnError(now)
+	})
+	if !kept {
+		c.refused.Add(1)
+		return false
+	}
+	c.puts.Add(1)
+	if s.Verdict.fresh() {
+		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
+	}
+	return true
+}
+
+// MaxObjectBytes is the size of the largest object that Put takes, its fields
+// and bookkeeping included: an eighth of the memory.
+func (c *Cache) MaxObjectBytes() int64 { return c.memory.largest() - entryBytes }
+
+// Invalidate takes out every stored response of the key, and reports whether
+// there was one. Look-ups that begin afterwards do not find it.
+func (c *Cache) Invalidate(key []byte) bool { return c.memory.remove(key) }
+
+// MarkUncacheable remembers for d that what r asks for is not shareable. The
+// table has room for 65,536 keys; a full one forgets the soonest to expire.
+func (c *Cache) MarkUncacheable(r *Request, d time.Duration) {
+	c.learnt.Add(1)
+	c.uncacheable.add(c.memory.index.hash(r.Key), time.Now(), d)
+}

@@ -1,0 +1,82 @@
+package cache
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+)
+
+// counterCells spread the counting of look-ups, so that cores do not fight for
+// one cache line. 64 are more than the cores of a machine that schools buy.
+const counterCells = 64
+
+// lookupCounts is one cell: 6 counters and padding to 128 bytes, the unit in
+// which processors fetch.
+type lookupCounts struct {
+	hits, tailHits, stale, misses, bypasses, uncacheable atomic.Uint64
+
+	_ [80]byte
+}
+
+func (c *Cache) count(f *Found) {
+	cell := &c.lookups[rand.Uint32()%counterCells]
+	if f.inTail && (f.Outcome == Hit || f.Outcome == Stale) {
+		cell.tailHits.Add(1)
+	}
+	switch f.Outcome {
+	case Hit:
+		cell.hits.Add(1)
+	case Stale:
+		cell.stale.Add(1)
+	case Miss:
+		cell.misses.Add(1)
+		if f.Uncacheable {
+			cell.uncacheable.Add(1)
+		}
+	case Bypass:
+		cell.bypasses.Add(1)
+	}
+}
+
+// Stats are counters since New, and the gauges Bytes and Objects.
+type Stats struct {
+	Hits        uint64 // fresh
+	TailHits    uint64 // of Hits and StaleHits, those from ristretto; the rest came from the window
+	StaleHits   uint64
+	Misses      uint64
+	Uncacheable uint64 // of Misses, those known not to be shareable
+	Bypasses    uint64
+
+	Puts        uint64
+	PutsRefused uint64 // too large, or an error in the place of something better
+	Learnt      uint64 // MarkUncacheable
+
+	Evictions   uint64 // entries that the budget pushed out
+	HandedOver  uint64 // entries that ristretto took from the window
+	TailRefused uint64 // entries that it did not take when offered
+
+	WindowBytes, TailBytes int64 // accounted; together never above MaxBytes
+	MaxBytes               int64
+	Objects                int64 // stored responses
+}
+
+// Stats returns the counters. They are read one after the other, so sums may
+// be off by what happened meanwhile.
+func (c *Cache) Stats() Stats {
+	s := Stats{Puts: c.puts.Load(), PutsRefused: c.refused.Load(), Learnt: c.learnt.Load()}
+	for i := range c.lookups {
+		cell := &c.lookups[i]
+		s.Hits += cell.hits.Load()
+		s.StaleHits += cell.stale.Load()
+		s.TailHits += cell.tailHits.Load()
+		s.Misses += cell.misses.Load()
+		s.Uncacheable += cell.uncacheable.Load()
+		s.Bypasses += cell.bypasses.Load()
+	}
+	m := c.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Evictions, s.HandedOver, s.TailRefused = m.counts.evictions, m.counts.handedOver, m.counts.refused
+	s.WindowBytes, s.TailBytes, s.Objects = m.resident, m.tailed, m.objects
+	s.MaxBytes = m.residentMax + m.tail.MaxCost()
+	return s
+}

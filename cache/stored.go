@@ -1,0 +1,233 @@
+package cache
+
+import (
+	"sync/atomic"
+	"time"
+
+	"firstbell/proxy/field"
+)
+
+// Stored is a stored response. Its exported fields are read by many at once
+// and never changed. It is usable whether or not a cache holds it.
+type Stored struct {
+	Status int
+	// Fields are what may be sent again: no hop-by-hop fields, none named in
+	// Connection, none withheld by the response, no Age (Age says it) and
+	// always a Date.
+	Fields  field.List
+	Body    []byte
+	Verdict Verdict
+
+	key     string
+	variant string // VariantKey of the request that brought it
+
+	responseTime time.Time
+	etag         []byte    // as sent; may be no entity tag
+	lastModified time.Time // zero when there is none
+	size         int64     // what it is accounted with
+
+	prepared atomic.Pointer[prepared]
+}
+
+type prepared struct{ v any }
+
+// SetPrepared hangs v on the stored response, such as its header section ready
+// to be sent. It lives and dies with the stored response, and the last one set
+// stays. The memory of about one more copy of Fields is accounted for it.
+func (s *Stored) SetPrepared(v any) { s.prepared.Store(&prepared{v}) }
+
+// Prepared returns what SetPrepared set, or nil.
+func (s *Stored) Prepared() any {
+	if p := s.prepared.Load(); p != nil {
+		return p.v
+	}
+	return nil
+}
+
+// NewStored makes a stored response of a judged one. It keeps body and the
+// strings of res without copying them, so nobody may change them afterwards.
+// r is read during the call only. Nothing is kept in the cache until Put.
+func (c *Cache) NewStored(r *Request, v Verdict, status int, res field.List, body []byte, requestTime, responseTime time.Time) *Stored {
+	s := &Stored{
+		Status:       status,
+		Fields:       storable(res, v.withheld, v.date),
+		Body:         body,
+		Verdict:      v,
+		key:          string(r.Key),
+		variant:      string(VariantKey(nil, v.Vary, r.Fields)),
+		responseTime: responseTime,
+	}
+	s.index()
+	return s
+}
+
+// index finds what look-ups and validation need in s.Fields, and its size.
+func (s *Stored) index() {
+	s.etag = view(s.Fields.Get("ETag"))
+	s.lastModified = time.Time{}
+	if t, ok := parseDate(view(s.Fields.Get("Last-Modified")), s.responseTime); ok {
+		s.lastModified = t
+	}
+	s.size = storedBytes + int64(cap(s.Body)+len(s.key)+len(s.variant))
+	for _, f := range s.Fields {
+		s.size += fieldBytes + 2*int64(len(f.Name)+len(f.Value))
+	}
+}
+
+const (
+	// storedBytes is a Stored with its Verdict, its slot in an entry and the
+	// rounding of the allocator, measured on linux/amd64.
+	storedBytes = 640
+	// fieldBytes is a field.Field (two string headers) and the rounding of its
+	// two strings; the strings count twice, once for what SetPrepared holds.
+	fieldBytes = 56
+)
+
+// storable leaves out what RFC 9111 section 3.1 keeps from being stored, what
+// the response withholds, and Age; a Date that is missing or unreadable is the
+// time of arrival (RFC 9110 section 6.6.1).
+func storable(res field.List, withheld []string, date time.Time) field.List {
+	kept := res.Without(func(name string) bool {
+		n := view(name)
+		return field.HopByHop(n) || sameName(name, "Age") || sameName(name, "Proxy-Authentication-Info") ||
+			named(withheld, n) || field.ConnectionNames(res, n)
+	})
+	if _, ok := parseDate(view(kept.Get("Date")), date); ok {
+		return kept
+	}
+	kept = kept.Without(func(name string) bool { return sameName(name, "Date") })
+	return append(kept, field.Field{Name: "Date", Value: date.UTC().Format(httpDate)})
+}
+
+// Age is the current age (RFC 9111 section 4.2.3), never negative.
+func (s *Stored) Age(now time.Time) time.Duration {
+	return addTime(s.Verdict.Age, max(0, now.Sub(s.responseTime)))
+}
+
+// FreshFor is how much of the freshness lifetime is left; at or below zero the
+// response is stale. One that needs validation at every use has none.
+func (s *Stored) FreshFor(now time.Time) time.Duration {
+	if s.Verdict.validate {
+		return -s.Age(now)
+	}
+	return s.Verdict.Lifetime - s.Age(now)
+}
+
+// MayServeOnError reports whether the response may be sent when the origin
+// cannot be had or answers 500, 502, 503 or 504 (RFC 5861 section 4). An error
+// stands in for nothing once it is stale.
+func (s *Stored) MayServeOnError(now time.Time) bool {
+	left := s.FreshFor(now)
+	if left > 0 {
+		return true
+	}
+	return !s.Verdict.validate && !s.Verdict.errorReply && -left < s.Verdict.StaleIfError
+}
+
+// Validators appends the preconditions of a validating fetch: If-None-Match
+// when the response has an entity tag, If-Modified-Since when it has a
+// Last-Modified (RFC 9111 section 4.3.1). Nothing appended means that it
+// cannot be validated.
+func (s *Stored) Validators(dst field.List) field.List {
+	if _, _, ok := parseETag(s.etag); ok {
+		dst = append(dst, field.Field{Name: "If-None-Match", Value: string(trim(s.etag))})
+	}
+	if !s.lastModified.IsZero() {
+		dst = append(dst, field.Field{Name: "If-Modified-Since", Value: s.Fields.Get("Last-Modified")})
+	}
+	return dst
+}
+
+// modifiedBase is what If-Modified-Since is compared with: Last-Modified, else
+// Date (RFC 9111 section 4.3.2).
+func (s *Stored) modifiedBase() time.Time {
+	if !s.lastModified.IsZero() {
+		return s.lastModified
+	}
+	return s.Verdict.date
+}
+
+// Freshen takes a 304 to a fetch with old's validators (RFC 9111 section
+// 4.3.4). It returns old with the fields of the 304 in it, ready to answer the
+// request; if that may be stored it has replaced old in the cache, else old is
+// gone from there. False means that the 304 speaks of another response: old is
+// left as it was, and the caller fetches again without validators.
+func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, requestTime, responseTime time.Time) (*Stored, bool) {
+	if !old.namedBy(res304) {
+		return nil, false
+	}
+	date := responseTime
+	if d, ok := parseDate(view(res304.Get("Date")), responseTime); ok {
+		date = d
+	}
+	merged := updated(old.Fields, res304, date)
+	v := Judge(r, p, old.Status, merged, requestTime, responseTime)
+	s := &Stored{
+		Status: old.Status, Fields: storable(merged, v.withheld, date), Body: old.Body, Verdict: v,
+		key: old.key, variant: old.variant, responseTime: responseTime,
+	}
+	if !sameNames(v.Vary, old.Verdict.Vary) {
+		s.variant = string(VariantKey(nil, v.Vary, r.Fields))
+	}
+	s.index()
+	if !v.Store {
+		c.memory.drop(old)
+		return s, true
+	}
+	c.Put(s)
+	return s, true
+}
+
+// namedBy reports whether a 304 with these fields is about s: a strong
+// validator must match strongly, a weak one weakly; a 304 with neither answers
+// for the one that was asked about.
+func (s *Stored) namedBy(res304 field.List) bool {
+	if tag := view(res304.Get("ETag")); len(tag) > 0 {
+		if _, weak, ok := parseETag(tag); ok && !weak {
+			return sameStrong(tag, s.etag)
+		}
+		return sameWeak(tag, s.etag)
+	}
+	modified, ok := parseDate(view(res304.Get("Last-Modified")), s.responseTime)
+	return !ok || s.lastModified.IsZero() || modified.Equal(s.lastModified)
+}
+
+// updated are stored fields after a 304 (RFC 9111 section 3.2): each field of
+// the 304 replaces all stored lines of its name, but for those that describe
+// the stored body.
+func updated(stored, res304 field.List, date time.Time) field.List {
+	describesBody := func(name string) bool {
+		switch {
+		case sameName(name, "Content-Length"), sameName(name, "Content-Encoding"), sameName(name, "Content-Range"):
+			return true
+		}
+		return false
+	}
+	news := res304.Without(describesBody)
+	news = storableAge(news)
+	if !news.Has("Date") {
+		news = append(news, field.Field{Name: "Date", Value: date.UTC().Format(httpDate)})
+	}
+	kept := stored.Without(news.Has)
+	return append(kept, news...)
+}
+
+// storableAge leaves out hop-by-hop fields but keeps Age, which Judge reads.
+func storableAge(l field.List) field.List {
+	return l.Without(func(name string) bool {
+		n := view(name)
+		return field.HopByHop(n) || field.ConnectionNames(l, n)
+	})
+}
+
+func sameNames(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
