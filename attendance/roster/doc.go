@@ -11,9 +11,10 @@
 //   - a file that is missing, lacks a column it must have or is not UTF-8 is an
 //     error, and no roster comes of it: half a roster would say "absent" of too
 //     few and nobody would notice;
-//   - memory is bounded: records have a greatest length, tables a greatest
-//     number of rows, and a million students with five classes each take less
-//     than 300 MB while loading and less after;
+//   - memory is bounded: records have a greatest length and tables a greatest
+//     number of rows. A million students take 111 MB with one class each and
+//     177 MB with five (measured), while loading about three times that, most
+//     of it the garbage collector's slack;
 //   - a Roster never changes after Load, so any number of goroutines may use it.
 //
 // What is read how:

@@ -35,6 +35,7 @@ type loader struct {
 	members     []uint64 // school << 32 | user
 	enrollments []enrollment
 	terms       map[term]uint32
+	ids         *strings.Builder  // where keep puts them
 	names       map[string]string // names seen, so that equal ones share memory
 }
 
@@ -46,7 +47,7 @@ func Load(dir string) (*Roster, Problems, error) {
 	l := &loader{
 		source: newSource(dir, &problems), r: &Roster{},
 		orgs: map[string]int32{}, users: map[string]uint32{}, classes: map[string]uint32{},
-		terms: map[term]uint32{}, names: map[string]string{},
+		terms: map[term]uint32{}, ids: &strings.Builder{}, names: map[string]string{},
 	}
 	if err := l.load(); err != nil {
 		return nil, problems, fmt.Errorf("loading the roster: %w", err)
@@ -117,7 +118,7 @@ func (l *loader) takeUser(r *row) error {
 		r.bad("sourcedId", "%.40q is there twice; the first one counts", id)
 		return nil
 	}
-	u := user{id: strings.Clone(id), given: l.name(r, "givenName"), family: l.name(r, "familyName")}
+	u := user{id: l.keep(id), given: l.name(r, "givenName"), family: l.name(r, "familyName")}
 	at := uint32(len(l.r.users))
 	l.r.users = append(l.r.users, u)
 	l.users[u.id] = at
@@ -179,7 +180,7 @@ func (l *loader) takeClass(r *row) error {
 		r.bad("schoolSourcedId", "there is no active school %.40q in orgs.csv", r.get("schoolSourcedId"))
 		return nil
 	}
-	c := class{Class: Class{ID: strings.Clone(id), Title: l.name(r, "title"), Homeroom: strings.EqualFold(r.get("classType"), "homeroom")}, school: uint32(org)}
+	c := class{Class: Class{ID: l.keep(id), Title: l.name(r, "title"), Homeroom: strings.EqualFold(r.get("classType"), "homeroom")}, school: uint32(org)}
 	l.classes[c.ID] = uint32(len(l.r.classes))
 	l.r.classes = append(l.r.classes, c)
 	return full("classes", len(l.classes), classesMax)
@@ -237,6 +238,18 @@ func (l *loader) term(t term) uint32 {
 	return at
 }
 
+// keep returns a copy of an id. Many copies share one piece of memory: a million
+// ids by themselves would be rounded up to half as much again.
+func (l *loader) keep(id string) string {
+	if l.ids.Len()+len(id) > l.ids.Cap() {
+		l.ids = &strings.Builder{}
+		l.ids.Grow(64 << 10)
+	}
+	from := l.ids.Len()
+	l.ids.WriteString(id)
+	return l.ids.String()[from:]
+}
+
 // name returns a field as it is kept: names repeat, so equal ones share memory.
 // One that is too long is cut between characters and noted.
 func (l *loader) name(r *row, column string) string {
@@ -258,9 +271,9 @@ func (l *loader) name(r *row, column string) string {
 // finish puts everything in order and lets go of what only loading needed.
 func (l *loader) finish() {
 	l.r.version = hex.EncodeToString(l.digest.Sum(nil)[:8])
+	l.users, l.classes, l.names = nil, nil, nil
 	l.sortUsers()
 	l.sortClasses()
-	l.users, l.classes, l.names = nil, nil, nil
 	l.fileEnrollments()
 	l.fileMembers()
 	l.nameSchools()
@@ -294,6 +307,9 @@ func (l *loader) sortClasses() {
 	}
 }
 
+// done marks a place in sortMoved that has its element.
+const done = math.MaxUint32
+
 // sortMoved sorts list and returns where each of its elements went.
 func sortMoved[T any](list []T, compare func(a, b T) int) []uint32 {
 	order := make([]uint32, len(list))
@@ -305,9 +321,15 @@ func sortMoved[T any](list []T, compare func(a, b T) int) []uint32 {
 	for to, from := range order {
 		moved[from] = uint32(to)
 	}
-	old := slices.Clone(list)
-	for from, to := range moved {
-		list[to] = old[from]
+	for start := range order { // each cycle of the permutation, with one element in hand
+		first, at := list[start], uint32(start)
+		for order[at] != uint32(start) && order[at] != done {
+			list[at] = list[order[at]]
+			at, order[at] = order[at], done
+		}
+		if order[at] != done {
+			list[at], order[at] = first, done
+		}
 	}
 	return moved
 }
@@ -327,11 +349,19 @@ func (l *loader) fileEnrollments() {
 			c.from = uint32(i)
 		}
 		c.to = uint32(i) + 1
-		l.members = append(l.members, uint64(c.school)<<32|uint64(e.user))
 	}
 	slices.SortFunc(r.byUser, func(a, b uint32) int {
 		return cmp.Or(cmp.Compare(r.enrollments[a].user, r.enrollments[b].user), cmp.Compare(a, b))
 	})
+	last := uint64(math.MaxUint64)
+	for _, i := range r.byUser { // a user's classes come school by school
+		e := r.enrollments[i]
+		m := uint64(r.classes[e.class].school)<<32 | uint64(e.user)
+		if m != last {
+			l.members = append(l.members, m)
+		}
+		last = m
+	}
 }
 
 // fileMembers hands each school its students.

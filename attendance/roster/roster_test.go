@@ -352,8 +352,8 @@ func writeBig(t testing.TB, n int) string {
 	return dir
 }
 
-// A million students in five classes each are promised 300 MB, that is 300
-// bytes for each; a twentieth of them is measured here.
+// doc.go promises 177 MB for a million students in five classes each; a
+// twentieth of them is measured here.
 func TestMemoryPerStudentIsBounded(t *testing.T) {
 	const students = 50_000
 	dir := writeBig(t, students)
