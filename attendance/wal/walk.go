@@ -1,0 +1,289 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+)
+
+// walk goes through the records of a chain in order and reports what is not as
+// it should be. Used by one goroutine.
+type walk struct {
+	chain  *chain
+	report func(Damage)
+	count  bool // fill in the segments' figures; only for one walk over all of it
+
+	seen  uint64   // every number up to here was read, reported, or never used
+	known bool     // seen is known: not so before the first link or record
+	after *segment // the segment left last
+	cur   *segment // the one being read
+	file  File
+	scan  *scan
+	copy  bool   // cur was read before under another path
+	holes []hole // in the Append being read: torn or damaged, not known yet
+}
+
+// hole waits for proof that the Append around it was acknowledged.
+type hole struct {
+	damage Damage
+	append uint64 // first number of the Append it lies in
+}
+
+// Record is one record of the journal.
+type Record struct {
+	Seq uint64
+	// Data is valid until the iteration goes on; copy what is kept.
+	Data    []byte
+	Segment string // path of the file it was read from
+}
+
+// startAt makes next begin where from is, or behind it.
+func (w *walk) startAt(from uint64) {
+	w.leave()
+	w.seen, w.known, w.after = 0, false, nil
+	for _, s := range w.chain.inUse() {
+		if s.base != 0 && s.base > from {
+			break
+		}
+		if s.base != 0 && s.link != nil {
+			w.startBefore(s)
+		}
+	}
+}
+
+// startBefore makes s the next segment to be read.
+func (w *walk) startBefore(s *segment) {
+	w.after = nil
+	if i := slices.Index(w.chain.segs, s); i > 0 {
+		w.after = w.chain.segs[i-1]
+	}
+}
+
+// next returns the next record. ok is false at the end of what is there now;
+// asked again, it goes on from there.
+func (w *walk) next() (r Record, ok bool) {
+	for {
+		if w.cur == nil && !w.enter() {
+			return Record{}, false
+		}
+		if w.cur.end != nil {
+			w.scan.limit = w.cur.end.offset
+		}
+		f, g := w.scan.next()
+		if g != nil {
+			if g.found == nil && w.growing() {
+				return Record{}, false
+			}
+			w.gap(g)
+		}
+		if f == nil {
+			w.finish()
+			continue
+		}
+		if f.kind != kindRecord {
+			continue
+		}
+		if w.copy && f.seq <= w.seen {
+			continue
+		}
+		w.accept(f)
+		return Record{Seq: f.seq, Data: f.data, Segment: w.cur.path}, true
+	}
+}
+
+// growing says whether the writer may still add to the segment being read.
+func (w *walk) growing() bool {
+	used := w.chain.inUse()
+	return !w.chain.final && w.cur.openEnded() && len(used) > 0 && used[len(used)-1] == w.cur
+}
+
+func (w *walk) accept(f *frame) {
+	first := f.seq - uint64(f.place)
+	w.holes = slices.DeleteFunc(w.holes, func(h hole) bool {
+		if first <= h.append {
+			return false
+		}
+		w.report(h.damage) // a later Append: the one with the hole had been synced
+		return true
+	})
+	w.seen, w.known = max(w.seen, f.seq), true
+	if !w.count {
+		return
+	}
+	if w.cur.first == 0 {
+		w.cur.first = f.seq
+	}
+	w.cur.last = f.seq
+	w.cur.records++
+	w.cur.dataEnd = w.scan.off
+}
+
+// enter opens the next segment in use.
+func (w *walk) enter() bool {
+	used := w.chain.inUse()
+	at := slices.Index(used, w.after)
+	for _, s := range used[at+1:] {
+		if at < 0 && w.after != nil && s.base != 0 && s.base <= w.seen {
+			continue // the one left last was removed, this one was read before it
+		}
+		f, err := w.chain.fs.Open(s.path, false)
+		if errors.Is(err, fs.ErrNotExist) {
+			w.after = s
+			continue // removed since; what it held was delivered
+		}
+		if err != nil {
+			w.report(Damage{Kind: Gone, Segment: s.path, Detail: err.Error()})
+			s.damaged = true
+			w.after = s
+			continue
+		}
+		w.cur, w.file, w.scan = s, f, newScan(f, s.id)
+		w.copy = w.isCopy(s, used)
+		w.begin()
+		return true
+	}
+	return false
+}
+
+func (w *walk) isCopy(s *segment, used []*segment) bool {
+	for _, o := range used {
+		if o == s {
+			return false
+		}
+		if o.number == s.number && o.id == s.id {
+			return true
+		}
+	}
+	return false
+}
+
+// begin compares what a segment's link says with what was read before it.
+func (w *walk) begin() {
+	s := w.cur
+	if s.headerErr != nil {
+		s.damaged = true
+		w.report(Damage{Kind: Damaged, Segment: s.path, Bytes: headerBytes, Detail: s.headerErr.Error()})
+	}
+	if s.link == nil || w.copy {
+		return
+	}
+	if w.known && w.seen >= s.base {
+		w.report(Damage{Kind: Overlap, Segment: s.path, From: s.base, To: w.seen, Detail: "these numbers were given out twice"})
+		return
+	}
+	for _, e := range s.link.ends {
+		if !w.known || e.last <= w.seen {
+			continue
+		}
+		w.report(Damage{
+			Kind: Gone, Segment: segmentName(e.number, e.id), From: w.seen + 1, To: e.last,
+			Detail: "named by " + segmentName(s.number, s.id),
+		})
+		w.seen = e.last
+	}
+	w.seen, w.known = s.base-1, true
+}
+
+// gap judges a stretch without frames.
+func (w *walk) gap(g *gap) {
+	s := w.cur
+	if g.found == nil && s.openEnded() {
+		if !g.zero {
+			w.report(Damage{Kind: Torn, Segment: s.path, Offset: g.from, Bytes: g.to - g.from})
+		}
+		return
+	}
+	d := Damage{Kind: Damaged, Segment: s.path, Offset: g.from, Bytes: g.to - g.from, From: g.expect}
+	if d.From == 0 {
+		d.Detail = "the link was destroyed, some of the numbers may never have been used"
+		if w.known {
+			d.From = w.seen + 1
+		}
+	}
+	if g.found == nil {
+		d.Bytes = max(0, s.end.offset-g.from)
+		d.To = s.end.last
+	} else {
+		d.To = g.found.seq - 1
+	}
+	if d.From == 0 || d.To < d.From {
+		d.From, d.To = 0, 0
+	}
+	if w.scan.win.refused != nil {
+		d.Detail = w.scan.win.refused.Error()
+	}
+	if d.To != 0 {
+		w.seen, w.known = max(w.seen, d.To), true
+	}
+	s.damaged = true
+	if w.maybeTorn(g) {
+		w.holes = append(w.holes, hole{damage: d, append: g.found.seq - uint64(g.found.place)})
+		return
+	}
+	w.report(d)
+}
+
+// maybeTorn says whether a hole lies within one Append that may be the last
+// before a crash.
+func (w *walk) maybeTorn(g *gap) bool {
+	if g.found == nil || g.found.kind != kindRecord || g.expect == 0 {
+		return false
+	}
+	if e := w.cur.end; e != nil && e.flags&endFound == 0 {
+		return false
+	}
+	return g.found.seq-uint64(g.found.place) <= g.expect
+}
+
+// finish leaves a segment that was read to its end.
+func (w *walk) finish() {
+	s := w.cur
+	for _, h := range w.holes {
+		if !w.scan.closed {
+			h.damage.Kind = Torn
+		}
+		w.report(h.damage)
+	}
+	w.holes = w.holes[:0]
+	if w.count {
+		s.closed = w.scan.closed
+		s.dataEnd = min(w.scan.off, w.scan.limit)
+		s.unreadable = w.scan.win.unreadable
+	}
+	if e := s.end; e != nil {
+		if w.known && e.last > w.seen {
+			s.damaged = true
+			w.report(Damage{Kind: Gone, Segment: s.path, Offset: w.scan.off, From: w.seen + 1, To: e.last, Detail: "the file is shorter than it was"})
+			w.seen = e.last
+		}
+		w.tail(e)
+	}
+	w.leave()
+	w.after = s
+}
+
+// tail reports what lies behind the stated end of a segment.
+func (w *walk) tail(e *segmentEnd) {
+	size, err := w.file.Size()
+	if err != nil {
+		size = e.offset
+	}
+	d := Damage{Kind: Torn, Segment: w.cur.path, Offset: e.offset}
+	d.Bytes = w.scan.win.lastNonZero(e.offset, size) - e.offset
+	if e.flags&endUnknown != 0 {
+		d.Kind = Unknown
+		d.Detail = fmt.Sprintf("an Append failed behind record %d", e.last)
+	} else if d.Bytes == 0 || w.scan.closed {
+		return
+	}
+	w.report(d)
+}
+
+func (w *walk) leave() {
+	if w.file != nil {
+		w.file.Close()
+	}
+	w.cur, w.file, w.scan = nil, nil, nil
+	w.holes = w.holes[:0]
+}
