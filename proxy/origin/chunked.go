@@ -46,7 +46,7 @@ func (k *chunks) read(c *conn, p []byte, idle time.Duration, t trailerLimits) (n
 // next reads up to the content of the next chunk; left is 0 after the last.
 func (k *chunks) next(c *conn, idle time.Duration) error {
 	if k.endOpen {
-		end, err := c.readLine(2, idle)
+		end, err := c.take(len("\r\n"), idle)
 		if err != nil {
 			return err
 		}

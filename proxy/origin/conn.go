@@ -67,6 +67,10 @@ func (c *conn) detachBuf() {
 
 func (c *conn) buffered() int { return c.w - c.r }
 
+// readWithin limits the reads from now on. An error means that the connection
+// is closed, which the next read finds out.
+func (c *conn) readWithin(d time.Duration) { _ = c.nc.SetReadDeadline(time.Now().Add(d)) }
+
 // fill receives more into the buffer, which grows up to most bytes. It returns
 // nil if at least one byte came.
 func (c *conn) fill(most int) error {
@@ -135,9 +139,7 @@ func (c *conn) readHead(bytesMax, fieldsMax int) (head, error) {
 // p cannot take well goes through the buffer.
 func (c *conn) read(p []byte, idle time.Duration) (int, error) {
 	if c.r == c.w {
-		if err := c.nc.SetReadDeadline(time.Now().Add(idle)); err != nil {
-			return 0, err
-		}
+		c.readWithin(idle)
 		if len(p) >= bufBytes {
 			return readSome(c.nc, p)
 		}
@@ -148,6 +150,20 @@ func (c *conn) read(p []byte, idle time.Duration) (int, error) {
 	n := copy(p, (*c.buf)[c.r:c.w])
 	c.r += n
 	return n, nil
+}
+
+// take returns the next n bytes, fewer than a buffer holds. They are valid
+// until the next read.
+func (c *conn) take(n int, idle time.Duration) ([]byte, error) {
+	for c.buffered() < n {
+		c.readWithin(idle)
+		if err := c.fill(bufBytes); err != nil {
+			return nil, err
+		}
+	}
+	b := (*c.buf)[c.r : c.r+n]
+	c.r += n
+	return b, nil
 }
 
 // readLine returns the next line with its end, at most bytesMax long. It is
@@ -164,9 +180,7 @@ func (c *conn) readLine(bytesMax int, idle time.Duration) ([]byte, error) {
 		if n >= 0 || seen >= bytesMax {
 			return nil, malformed("a line of more than %d bytes", bytesMax)
 		}
-		if err := c.nc.SetReadDeadline(time.Now().Add(idle)); err != nil {
-			return nil, err
-		}
+		c.readWithin(idle)
 		if err := c.fill(max(bytesMax, bufBytes)); err != nil {
 			return nil, err
 		}

@@ -85,16 +85,12 @@ func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, i
 func (x *exchange) run(out []byte, inline bool) (head, string, error) {
 	t := &x.p.cfg.Timeouts
 	uploading := x.r.hasContent() && !inline
-	if err := x.c.nc.SetDeadline(time.Now().Add(t.Header)); err != nil {
-		return head{}, doingSend, err
-	}
+	_ = x.c.nc.SetDeadline(time.Now().Add(t.Header)) // a closed connection shows at the write
 	if _, err := x.c.nc.Write(out); err != nil {
 		return x.lastWords(err)
 	}
 	if uploading {
-		if err := x.c.nc.SetReadDeadline(time.Time{}); err != nil { // upload sets it when all is sent
-			return head{}, doingSend, err
-		}
+		_ = x.c.nc.SetReadDeadline(time.Time{}) // upload sets it when all is sent
 		x.up = newUpload(x.c, x.r, t)
 		go x.up.run()
 	}
@@ -118,7 +114,7 @@ func (x *exchange) lastWords(cause error) (head, string, error) {
 	if errors.Is(cause, os.ErrDeadlineExceeded) || x.ctx.Err() != nil {
 		return head{}, doingSend, cause
 	}
-	_ = x.c.nc.SetReadDeadline(time.Now().Add(afterSendErrorMax)) // a closed connection shows at the read
+	x.c.readWithin(afterSendErrorMax)
 	h, err := x.readFinal()
 	if err != nil {
 		return head{}, doingSend, cause
@@ -161,7 +157,8 @@ func (x *exchange) inform(h *head) error {
 		x.up.informed()
 		return nil
 	}
-	return x.c.nc.SetReadDeadline(time.Now().Add(x.p.cfg.Timeouts.Header))
+	x.c.readWithin(x.p.cfg.Timeouts.Header)
+	return nil
 }
 
 // begin makes the response out of its head.

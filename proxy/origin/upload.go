@@ -66,7 +66,7 @@ func (u *upload) run() {
 // readWithinLocked limits the wait for the response's head from now on.
 func (u *upload) readWithinLocked(d time.Duration) {
 	if !u.headSeen {
-		_ = u.c.nc.SetReadDeadline(time.Now().Add(d)) // a closed connection shows at the read
+		u.c.readWithin(d)
 	}
 }
 
