@@ -91,10 +91,10 @@ func (s *Server) answerCheckIn(w http.ResponseWriter, r *http.Request) {
 		Student string `json:"student_id"`
 		Class   string `json:"class_id"`
 	}
-	school, ok := s.schools[hostname(r.Host)]
+	school := leftmost(r.Host)
 	err := json.NewDecoder(io.LimitReader(r.Body, checkInBytesMax)).Decode(&in)
 	s.count.answered(CheckIn, false, resource{})
-	if err != nil || in.Student == "" || !ok {
+	if err != nil || in.Student == "" || s.schools[school] == "" {
 		http.Error(w, "who are you?", http.StatusBadRequest)
 		return
 	}
@@ -163,7 +163,7 @@ func (s *Server) reject(r *Record) string {
 	switch {
 	case r.Key == "" || r.Student == "" || r.Receipt == "":
 		return "key, student_id and receipt are needed"
-	case !s.known[r.School]:
+	case s.schools[r.School] == "":
 		return "no such school here"
 	}
 	return ""

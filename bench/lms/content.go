@@ -31,7 +31,8 @@ func newContent(kind Kind, host, path, mediaType string, body []byte) *Content {
 }
 
 // library is all lesson content: per host a list and a page for each lesson, and
-// on the media host the segments of each lesson, which all schools share.
+// the segments of each lesson, which all schools share: they have a host of their
+// own, but are found at every host.
 type library struct {
 	byName  map[resource]*Content
 	lists   map[string]*Content
@@ -44,25 +45,33 @@ func newLibrary(cfg *Config) *library {
 		lists:   make(map[string]*Content),
 		lessons: make(map[string][][]*Content),
 	}
-	add := func(c *Content) *Content {
-		l.byName[resource{c.Host, c.Path}] = c
+	add := func(host string, c *Content) *Content {
+		l.byName[resource{host, c.Path}] = c
 		return c
 	}
 	segments := make([][]*Content, cfg.Lessons)
 	for n := range segments {
 		for k := range cfg.Segments {
 			path := fmt.Sprintf("/media/%d/%d.m4s", n+1, k+1)
-			segments[n] = append(segments[n], add(newContent(Media, cfg.MediaHost, path, "video/iso.segment", segment(cfg, n, k))))
+			segments[n] = append(segments[n], add("", newContent(Media, cfg.MediaHost, path, "video/iso.segment", segment(cfg, n, k))))
 		}
 	}
 	for _, host := range cfg.Hosts {
-		l.lists[host] = add(newContent(List, host, "/lessons/", "text/html; charset=utf-8", listPage(cfg, host)))
+		l.lists[host] = add(host, newContent(List, host, "/lessons/", "text/html; charset=utf-8", listPage(cfg, host)))
 		for n := range cfg.Lessons {
-			page := add(newContent(Page, host, lessonPath(n), "text/html; charset=utf-8", lessonPage(cfg, host, n)))
+			page := add(host, newContent(Page, host, lessonPath(n), "text/html; charset=utf-8", lessonPage(cfg, host, n)))
 			l.lessons[host] = append(l.lessons[host], append([]*Content{page}, segments[n]...))
 		}
 	}
 	return l
+}
+
+// find looks up what is at the path of a host; nil when nothing is.
+func (l *library) find(host, path string) *Content {
+	if c := l.byName[resource{host, path}]; c != nil {
+		return c
+	}
+	return l.byName[resource{"", path}]
 }
 
 func lessonPath(n int) string { return fmt.Sprintf("/lessons/%d/", n+1) }
@@ -95,16 +104,31 @@ func lessonPage(cfg *Config, host string, n int) []byte {
 	var b bytes.Buffer
 	head(&b, fmt.Sprintf("Grade %d, morning lesson", n+1))
 	fmt.Fprintf(&b, "<p id=me>Signing in …</p>\n<h1>Grade %d, morning lesson</h1>\n", n+1)
-	b.WriteString("<form method=post action=/attendance/check-in><button>Check in</button></form>\n<video controls></video>\n<ol>\n")
+	b.WriteString("<p><button id=press disabled>Check in</button> <output id=receipt></output></p>\n<ol>\n")
 	for k := range cfg.Segments {
-		fmt.Fprintf(&b, "<li><a href=\"http://%s/media/%d/%d.m4s\">Part %d</a>\n", cfg.MediaHost, n+1, k+1, k+1)
+		fmt.Fprintf(&b, "<li><a href=\"/media/%d/%d.m4s\">Part %d</a>\n", n+1, k+1, k+1)
 	}
 	b.WriteString("</ol>\n")
 	rnd := rand.New(rand.NewPCG(cfg.Seed^uint64(len(host)), uint64(n)))
 	paragraphs(&b, cfg, host, uint64(n)+1, 10<<10+rnd.IntN(20<<10))
-	b.WriteString("</main>\n<script>fetch('/me').then(r => r.json()).then(m => { me.textContent = m.greeting })</script>\n")
+	b.WriteString(pageScript)
 	return b.Bytes()
 }
+
+// pageScript fills in what is personal, so that the page itself is the same for
+// everybody, and presses the button as the bell does.
+const pageScript = `</main>
+<script>
+fetch('/me').then(r => r.json()).then(m => {
+	me.textContent = m.greeting || 'Sign in first: /login/ and a student id.'
+	press.disabled = !m.student_id
+	press.onclick = () => fetch('/attendance/check-in', {
+		method: 'POST', headers: {'Content-Type': 'application/json'},
+		body: JSON.stringify({student_id: m.student_id, class_id: '', attempt: crypto.randomUUID()})
+	}).then(r => r.text()).then(t => { receipt.textContent = t })
+})
+</script>
+`
 
 func head(b *bytes.Buffer, title string) {
 	fmt.Fprintf(b, "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<meta name=viewport content=\"width=device-width\">\n<title>%s</title>\n<main>\n", html.EscapeString(title))

@@ -13,6 +13,7 @@ const (
 	Page
 	Media
 	Me
+	Login
 	CheckIn
 	Bulk
 	Health
@@ -21,11 +22,11 @@ const (
 )
 
 // Kinds lists them all.
-var Kinds = []Kind{List, Page, Media, Me, CheckIn, Bulk, Health, Other}
+var Kinds = []Kind{List, Page, Media, Me, Login, CheckIn, Bulk, Health, Other}
 
 // String is the name in reports.
 func (k Kind) String() string {
-	return [...]string{"lesson list", "lesson page", "media segment", "personal page", "check-in", "bulk attendance", "health", "other"}[k]
+	return [...]string{"lesson list", "lesson page", "media segment", "personal page", "login", "check-in", "bulk attendance", "health", "other"}[k]
 }
 
 // Lesson reports whether it is lesson content, the same for everybody.

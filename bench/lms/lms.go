@@ -14,7 +14,7 @@ import (
 // Config says which platform to be.
 type Config struct {
 	Seed      uint64
-	Hosts     []string // one per school; any other host is unknown here
+	Hosts     []string // one per school, told apart by their first labels
 	MediaHost string   // where all schools find the media
 	Lessons   int      // per school, and a page each
 	Segments  int      // of media per lesson
@@ -37,8 +37,7 @@ type Server struct {
 	cfg      Config
 	heart    *heart
 	library  *library
-	schools  map[string]string // host to the school's id, its leftmost label
-	known    map[string]bool   // those ids
+	schools  map[string]string // a school's id, which is its host's first label, to that host
 	register register
 	count    count
 	http     *http.Server
@@ -54,11 +53,9 @@ func New(cfg Config) (*Server, error) {
 		heart:   newHeart(cfg.Heart),
 		library: newLibrary(&cfg),
 		schools: make(map[string]string, len(cfg.Hosts)),
-		known:   make(map[string]bool, len(cfg.Hosts)),
 	}
 	for _, h := range cfg.Hosts {
-		s.schools[h] = leftmost(h)
-		s.known[leftmost(h)] = true
+		s.schools[leftmost(h)] = h
 	}
 	s.count.began = time.Now()
 	s.count.fetched = make(map[resource]int)

@@ -90,6 +90,15 @@ func TestPersonalPageBelongsToTheSession(t *testing.T) {
 	}
 }
 
+func TestLoginMakesASession(t *testing.T) {
+	s := open(t)
+	r := ask(s, "GET", "s01.localhost:18080", "/login/0100007", "")
+	cookie, _, _ := strings.Cut(r.Header.Get("Set-Cookie"), ";")
+	if r.StatusCode != 303 || cookie != s.Session("0100007") {
+		t.Errorf("signing in: %d with %q, want 303 with %q", r.StatusCode, cookie, s.Session("0100007"))
+	}
+}
+
 func TestCheckInIsOneWritePerStudent(t *testing.T) {
 	s := open(t)
 	const press = `{"student_id":"0100007","class_id":"s01-1-01"}`
