@@ -62,6 +62,8 @@ var mistakes = []mistake{
 	{"second document", "routes:\n", "---\n▸routes:\n", "", "second document", "one document"},
 	{"not UTF-8", "timezone: Asia/Seoul", "timezone: ▸\xff\xfe", "", "UTF-8", "save the file"},
 	{"NUL byte", "timezone: Asia/Seoul", "timezone: ▸\x00", "", "NUL", "remove"},
+	{"too many lines", "timezone: Asia/Seoul", strings.Repeat("#\n", linesMax-1) + "▸timezone: Asia/Seoul", "", "lines", "CSV"},
+	{"line too long", "timezone: Asia/Seoul", "▸timezone: " + strings.Repeat("x", lineBytesMax), "", "longer than", "break it"},
 	{"brackets without end", "timezone: Asia/Seoul", "timezone: " + strings.Repeat("[", 100) + "▸[", "", "nested", "close"},
 
 	// Keys.
@@ -198,7 +200,7 @@ var mistakes = []mistake{
 	{"path with dots", "path: /lessons/*", "path: ▸/a/../b", "routes[1].path", "are refused", "without it"},
 	{"path with encoded dots", "path: /lessons/*", "path: ▸/a/%2E%2e/b", "routes[1].path", "are refused", "without it"},
 	{"path with a lone percent sign", "path: /lessons/*", "path: ▸/100%", "routes[1].path", "hexadecimal", "%25"},
-	{"route never reached", "    origin: lms\n    cache", "    origin: lms\n  - ▸hosts: [\"*.school.example\"]\n    path: /lessons/*\n    methods: [GET]\n    origin: lms\n    cache", "routes[2]", "never reached: routes[1] on line 26", "another path"},
+	{"route never reached", "    origin: lms\n    cache", "    origin: lms\n  - ▸hosts: [\"*.school.example\"]\n    path: /lessons/*\n    origin: lms\n    cache", "routes[2]", "never reached: routes[1] on line 26", "another path"},
 	{"collect", "    path: /lessons/*", "    path: /lessons/*\n    ▸collect: {}", "routes[1].collect", "not in this version", "remove it"},
 	{"tiny objects", "default_ttl: 10m", "max_object: ▸12B", "routes[1].cache.max_object", "stores nothing", "16MiB"},
 	{"query with a sign", "default_ttl: 10m", "ignore_query: [▸\"a=\"]", "routes[1].cache.ignore_query[0]", "not a parameter", "utm_source"},
@@ -224,8 +226,7 @@ var mistakes = []mistake{
 	{"check-in with a cache", "    identity: none", "    identity: none\n    ▸cache: {}", "routes[0].cache", "never stored", "remove it"},
 
 	// Limits and logs.
-	{"huge header", "timezone:", "limits: {header: ▸1GiB}\ntimezone:", "limits.header", "not a sensible size", "4KiB to 1MiB"},
-	{"tiny time", "timezone:", "limits: {drain: ▸1ms}\ntimezone:", "limits.drain", "not a sensible time", "such as 30s"},
+	{"tiny time", `ops: "127.0.0.1:9900"}`, `ops: "127.0.0.1:9900", drain: ▸1ms}`, "listen.drain", "not a sensible time", "such as 30s"},
 	{"log level", "timezone:", "log: {▸acess: true}\ntimezone:", "log.acess", "unknown key", "did you mean access?"},
 }
 

@@ -18,8 +18,8 @@ func (c *Config) defaults() {
 	if c.Log.Sample == 0 {
 		c.Log.Sample = 1000
 	}
-	if c.Limits.Drain == 0 {
-		c.Limits.Drain = 30 * time.Second
+	if c.Listen.Drain == 0 {
+		c.Listen.Drain = 30 * time.Second
 	}
 	for _, o := range c.Origins {
 		if o != nil {

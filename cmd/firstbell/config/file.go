@@ -20,7 +20,6 @@ type Config struct {
 	Cache      Memory                `yaml:"cache" eg:"{memory: 2GiB}"`
 	Attendance *Attendance           `yaml:"attendance" eg:"{journal: /var/lib/firstbell/journal}"`
 	Routes     []*Route              `yaml:"routes" eg:"[{hosts: [\"*\"], origin: lms, cache: {}}]"`
-	Limits     Limits                `yaml:"limits"`
 	Log        Log                   `yaml:"log" eg:"{access: true}"`
 	_          struct{}              `yaml:"tls" later:"HTTPS and certificates come with a later one"`
 	_          struct{}              `yaml:"warm" later:"warming the cache before the bell comes with a later one"`
@@ -36,10 +35,11 @@ type Config struct {
 
 // Listen says where clients and operators come in.
 type Listen struct {
-	HTTP string   `yaml:"http" eg:"\":8080\""`
-	Ops  string   `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
-	_    struct{} `yaml:"https" later:"HTTPS, HTTP/2 and HTTP/3 come with a later one; until then put a TLS terminator in front"`
-	_    struct{} `yaml:"proxy_protocol" later:"the PROXY protocol comes with a later one"`
+	HTTP  string        `yaml:"http" eg:"\":8080\""`
+	Drain time.Duration `yaml:"drain" eg:"30s"`              // how long requests under way may take at the end; 30 s unless said
+	Ops   string        `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
+	_     struct{}      `yaml:"https" later:"HTTPS, HTTP/2 and HTTP/3 come with a later one; until then put a TLS terminator in front"`
+	_     struct{}      `yaml:"proxy_protocol" later:"the PROXY protocol comes with a later one"`
 }
 
 // Ops guards the ops listener when it is not on a loopback address.
@@ -224,21 +224,9 @@ func (i *Identity) choose(d *decoder, n ast.Node, path string) {
 	d.problem(d.at[path], path, fmt.Sprintf("expected none, found %s", kindOf(n)), "write identity: none")
 }
 
-// RouteTimeouts override the origin's for one route.
+// RouteTimeouts bound a whole exchange; the phases have the origin's.
 type RouteTimeouts struct {
-	Header time.Duration `yaml:"header" eg:"30s"`
-	Idle   time.Duration `yaml:"idle" eg:"30s"`
-}
-
-// Limits bound what clients may ask of firstbell itself. Zero is the default.
-type Limits struct {
-	Connections int           `yaml:"connections" eg:"100000"`
-	Header      Size          `yaml:"header" eg:"64KiB"`   // request line and fields
-	CheckIn     Size          `yaml:"check_in" eg:"16KiB"` // content of a check-in
-	HeaderTime  time.Duration `yaml:"header_time" eg:"10s"`
-	IdleTime    time.Duration `yaml:"idle_time" eg:"30s"`  // between two pieces of a request's content
-	KeepAlive   time.Duration `yaml:"keep_alive" eg:"75s"` // between two requests
-	Drain       time.Duration `yaml:"drain" eg:"30s"`      // longest wait for running requests at the end
+	Total time.Duration `yaml:"total" eg:"60s"` // with the origin, its content included; none unless said
 }
 
 // Log says what is written about requests.

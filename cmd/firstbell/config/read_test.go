@@ -141,9 +141,9 @@ func TestRoutesOfDifferentMethodsAreBothReached(t *testing.T) {
 	_, problems := Read("firstbell.yaml", []byte(`listen: {http: ":8080"}
 origins: {lms: {servers: ["http://a:1"]}}
 routes:
+  - {hosts: [a.example], origin: lms}
   - {hosts: [a.example], methods: [GET], origin: lms}
   - {hosts: [a.example], methods: [POST], origin: lms}
-  - {hosts: [a.example], origin: lms}
 `))
 	if len(problems) != 0 {
 		t.Errorf("got problems, want none:\n%s", problems)

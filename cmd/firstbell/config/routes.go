@@ -256,6 +256,8 @@ type patternAt struct{ host, path string }
 type methodSet map[string]int
 
 // reach finds routes, and hosts of routes, that an earlier one leaves nothing.
+// A route that names a method goes before one that takes all, so only equals
+// take from each other.
 func (v *validator) reach(path string, index int, r *Route, taken map[patternAt]methodSet) {
 	methods := r.Methods
 	if r.CheckIn != nil {
@@ -277,7 +279,7 @@ func (v *validator) reach(path string, index int, r *Route, taken map[patternAt]
 		}
 		covered := true
 		for _, m := range methods {
-			if by, ok := taken[at].by(m); ok {
+			if by, ok := taken[at][m]; ok {
 				earlier = by
 				continue
 			}
@@ -298,12 +300,4 @@ func (v *validator) reach(path string, index int, r *Route, taken map[patternAt]
 		return
 	}
 	v.warn(path+".hosts", "remove it here or there", "routes[%d] on line %d already takes %s", earlier, line, strings.Join(lost, ", "))
-}
-
-func (s methodSet) by(method string) (int, bool) {
-	if i, ok := s[""]; ok {
-		return i, true
-	}
-	i, ok := s[method]
-	return i, ok
 }

@@ -37,6 +37,9 @@ func (v *validator) warn(path, fix, format string, args ...any) {
 	if v.muted(path) {
 		return
 	}
+	if len(v.problems) >= 2*problemsMax {
+		return
+	}
 	pos := v.where(path)
 	v.problems = append(v.problems, Problem{File: v.file, Line: pos.line, Column: pos.column, Path: path,
 		What: fmt.Sprintf(format, args...), Fix: fix, Warning: true})
@@ -359,18 +362,8 @@ func (v *validator) bounds() {
 	if m := v.c.Cache.Memory; v.given("cache.memory") && m < 1<<20 {
 		v.wrong("cache.memory", "write what the machine can spare, such as 2GiB", "%s holds no lesson", m)
 	}
-	l := v.c.Limits
-	if v.given("limits.header") && (l.Header < 4<<10 || l.Header > 1<<20) {
-		v.wrong("limits.header", "write 4KiB to 1MiB", "%s is not a sensible size of a request's fields", l.Header)
-	}
-	if v.given("limits.check_in") && (l.CheckIn < 256 || l.CheckIn > 1<<20) {
-		v.wrong("limits.check_in", "write 256B to 1MiB", "%s is not a sensible size of a check-in", l.CheckIn)
-	}
-	for path, d := range map[string]time.Duration{"limits.header_time": l.HeaderTime, "limits.idle_time": l.IdleTime,
-		"limits.keep_alive": l.KeepAlive, "limits.drain": l.Drain} {
-		if v.given(path) && (d < 100*time.Millisecond || d > time.Hour) {
-			v.wrong(path, "write 100ms to 1h, such as 30s", "%s is not a sensible time", d)
-		}
+	if d := v.c.Listen.Drain; v.given("listen.drain") && (d < 100*time.Millisecond || d > time.Hour) {
+		v.wrong("listen.drain", "write 100ms to 1h, such as 30s", "%s is not a sensible time", d)
 	}
 }
 

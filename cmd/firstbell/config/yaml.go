@@ -13,11 +13,12 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Bounds on what is handed to the YAML library, whose parser recurses: a
-// country's 20,000 schools belong into a CSV file, and a megabyte of YAML is
-// thousands of routes.
+// Bounds on what is handed to the YAML library, whose parser recurses and takes
+// time that grows with the square of a mapping's lines: 20,000 of them are two
+// seconds, and thousands of routes. A country's schools belong into a CSV file.
 const (
 	fileBytesMax = 1 << 20
+	linesMax     = 20_000
 	lineBytesMax = 16 << 10
 	flowDepthMax = 100
 	nodesMax     = 200_000 // after anchors are followed
@@ -68,6 +69,10 @@ func readable(file string, text []byte) *Problem {
 	depth, number := 0, 0
 	for line := range bytes.Lines(text) {
 		number++
+		if number > linesMax {
+			return &Problem{File: file, Line: number, Column: 1, What: fmt.Sprintf("the file has more than %d lines", linesMax),
+				Fix: "keep many schools in a CSV file named by schools:"}
+		}
 		if !utf8.Valid(line) {
 			return &Problem{File: file, Line: number, Column: invalidAt(line), What: "these bytes are not UTF-8",
 				Fix: "save the file as UTF-8"}
