@@ -139,17 +139,25 @@ func sqlitePath(location string) (string, error) {
 
 // connect makes a pool of connections; mode is SQLite's.
 func (s *SQLite) connect(mode string, connections int) (*sql.DB, error) {
-	if _, err := os.Stat(filepath.Dir(s.path)); err != nil {
+	// SQLite's own words for these do not say what is wrong.
+	if dir, err := os.Stat(filepath.Dir(s.path)); err != nil {
+		return nil, err
+	} else if !dir.IsDir() {
+		return nil, fmt.Errorf("%s is not a directory", filepath.Dir(s.path))
+	}
+	file, err := os.Stat(s.path)
+	if mode == "ro" && err != nil {
 		return nil, err
 	}
-	if mode == "ro" {
-		if _, err := os.Stat(s.path); err != nil {
-			return nil, err
-		}
+	if err == nil && !file.Mode().IsRegular() {
+		return nil, errors.New("it is not a file")
 	}
 	q := url.Values{"mode": {mode}}
 	q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds()))
+	q.Add("_pragma", "temp_store(MEMORY)")
 	if mode != "ro" {
+		// 32 MB keep the index pages of a morning's receipts at hand.
+		q.Add("_pragma", "cache_size(-32768)")
 		q.Add("_txlock", "immediate")
 		q.Add("_pragma", "journal_mode(WAL)")
 		// FULL syncs with each transaction, one per bulk: the journal's
@@ -179,8 +187,10 @@ func (s *SQLite) about(doing string, err error) error {
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 			return fmt.Errorf("%s store %s: the file is damaged or no SQLite database; move it aside and the journal fills a new one as far back as it reaches: %w", doing, s.path, err)
-		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
 			return fmt.Errorf("%s store %s: the file or its directory cannot be written: %w", doing, s.path, err)
+		case sqlite3.SQLITE_CANTOPEN:
+			return fmt.Errorf("%s store %s: the file cannot be opened or made; look at the path and who may write there: %w", doing, s.path, err)
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 			return fmt.Errorf("%s store %s: another program holds a lock on it: %w", doing, s.path, err)
 		}
