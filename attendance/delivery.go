@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -96,6 +96,12 @@ type DeliveryConfig struct {
 	Name    string // of the target, for people
 	Journal Journal
 	Target  Target
+
+	// End returns the position behind the last record that is known to be on
+	// disk (Log.Next). In the writer's process it must be set: the journal may
+	// show records whose append has not returned. Nil: all there is.
+	End func() uint64
+
 	BulkMax int           // records in one bulk
 	Gather  time.Duration // how long a bulk that is not full waits for more
 }
@@ -103,11 +109,12 @@ type DeliveryConfig struct {
 // Delivery carries the journal to one target. Run and Drain must not run at
 // once; the other methods may be called at any time.
 type Delivery struct {
-	name    string
-	journal Journal
-	target  Target
-	bulkMax int
-	gather  time.Duration
+	name       string
+	journal    Journal
+	journalEnd func() uint64
+	target     Target
+	bulkMax    int
+	gather     time.Duration
 
 	head  atomic.Uint64 // the position that Notify heard of last
 	kick  chan struct{} // Notify: there is more
@@ -118,8 +125,6 @@ type Delivery struct {
 	next  uint64
 	until uint64
 	bulk  *Bulk // read and not delivered
-	pull  func() (Record, error, bool) // reads on from the last record, nil when it came to an end
-	stop  func()
 
 	mu    sync.Mutex // guards stats
 	stats DeliveryStats
@@ -137,6 +142,7 @@ type DeliveryStats struct {
 	Failures    uint64
 	Undecodable uint64    // records that this version cannot read: skipped
 	Oldest      time.Time // raw arrival of the oldest record read and not delivered; zero when there is none
+	Rewound     bool      // the target's position lay behind the journal's end: it belongs to another journal, so all of this one is delivered
 	Stopped     bool      // somebody must look; tried again after five minutes or Retry
 	Err         error     // why the last try failed; nil when it did not
 }
@@ -144,7 +150,7 @@ type DeliveryStats struct {
 // NewDelivery makes a delivery; nothing happens until Run.
 func NewDelivery(c DeliveryConfig) *Delivery {
 	d := &Delivery{
-		name: c.Name, journal: c.Journal, target: c.Target, bulkMax: c.BulkMax, gather: c.Gather,
+		name: c.Name, journal: c.Journal, journalEnd: c.End, target: c.Target, bulkMax: c.BulkMax, gather: c.Gather,
 		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1),
 	}
 	if d.bulkMax <= 0 {
@@ -183,7 +189,6 @@ func (d *Delivery) Stats() DeliveryStats {
 
 // Run delivers until ctx ends, and then returns nil. It never gives up.
 func (d *Delivery) Run(ctx context.Context) error {
-	defer d.endReading()
 	for pause := pauseMin; ctx.Err() == nil; {
 		idle, err := d.step(ctx, d.gather)
 		switch {
@@ -201,8 +206,6 @@ func (d *Delivery) Run(ctx context.Context) error {
 // Drain delivers what the journal holds by now, without waiting for more, until
 // that is done or ctx ends: then the error says how far it came, and why.
 func (d *Delivery) Drain(ctx context.Context) error {
-	d.endReading()
-	defer d.endReading()
 	for pause := pauseMin; ; {
 		idle, err := d.step(ctx, 0)
 		switch {
@@ -251,8 +254,12 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 		if err != nil {
 			return nil, fmt.Errorf("asking %s for its position: %w", d.name, err)
 		}
+		rewound := d.journalEnd != nil && at.Next > d.journalEnd()
+		if rewound {
+			at = Position{} // keys make it harmless to deliver everything again
+		}
 		d.next, d.until, d.known = at.Next, at.Until, true
-		d.note(func(s *DeliveryStats) { s.Next = at.Next })
+		d.note(func(s *DeliveryStats) { s.Next, s.Rewound = at.Next, rewound })
 	}
 	b := &Bulk{First: d.next, Next: d.next}
 	full, err := d.read(b)
@@ -292,42 +299,53 @@ func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Durat
 // read adds records to the bulk, as far as there are any; full says that no
 // more belong into it.
 func (d *Delivery) read(b *Bulk) (full bool, err error) {
-	more := func() bool {
-		if d.until != 0 {
-			return b.Next < d.until
-		}
-		return len(b.Events) < d.bulkMax
+	end := d.end()
+	if d.full(b) || b.Next >= end {
+		return d.full(b), nil
 	}
-	for more() {
-		if d.pull == nil {
-			d.pull, d.stop = iter.Pull2(d.journal(b.Next))
-		}
-		rec, err, ok := d.pull()
-		if !ok {
-			d.endReading()
-			return false, nil
-		}
+	for rec, err := range d.journal(b.Next) {
 		if err != nil {
-			d.endReading()
 			return false, fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
 		}
-		b.Next = rec.Seq + 1
-		e, err := DecodeEvent(rec.Data)
-		if err != nil {
-			d.note(func(s *DeliveryStats) { s.Undecodable++ })
-			continue
+		if rec.Seq >= end {
+			break
 		}
-		e.Seq = rec.Seq
-		b.Events = append(b.Events, e)
+		d.add(b, rec)
+		if d.full(b) || b.Next >= end {
+			break
+		}
 	}
-	return true, nil
+	return d.full(b), nil
 }
 
-func (d *Delivery) endReading() {
-	if d.stop != nil {
-		d.stop()
+func (d *Delivery) full(b *Bulk) bool {
+	if d.until != 0 {
+		return b.Next >= d.until
 	}
-	d.pull, d.stop = nil, nil
+	return len(b.Events) >= d.bulkMax
+}
+
+// end is the position up to which the journal may be read now.
+func (d *Delivery) end() uint64 {
+	end := uint64(math.MaxUint64)
+	if d.journalEnd != nil {
+		end = d.journalEnd()
+	}
+	if d.until != 0 {
+		end = min(end, d.until)
+	}
+	return end
+}
+
+func (d *Delivery) add(b *Bulk, rec Record) {
+	b.Next = rec.Seq + 1
+	e, err := DecodeEvent(rec.Data)
+	if err != nil {
+		d.note(func(s *DeliveryStats) { s.Undecodable++ })
+		return
+	}
+	e.Seq = rec.Seq
+	b.Events = append(b.Events, e)
 }
 
 // deliver hands the bulk over once.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -17,16 +16,6 @@ import (
 type Appender interface {
 	Append(records [][]byte) (first uint64, err error)
 }
-
-// Record is one record of the journal as it is read back.
-type Record struct {
-	Seq  uint64
-	Data []byte // valid until the next record
-}
-
-// Journal reads records from a position on, as far as there are any, in order;
-// missing ones are skipped. It may be called again for what came since.
-type Journal func(from uint64) iter.Seq2[Record, error]
 
 const (
 	// DefaultGrace is how far around its moment a request may name a date or a
