@@ -80,6 +80,9 @@ func (g *Group[V]) shard(key []byte) *shard[V] {
 	return &g.shards[maphash.Bytes(g.seed, key)%shards]
 }
 
+// Key returns the key that the flight was begun for.
+func (f *Flight[V]) Key() string { return f.key }
+
 // Publish tells everybody who joined, now or later, what the flight brings.
 // Only the first call counts.
 func (f *Flight[V]) Publish(v V) {

@@ -1,0 +1,344 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/valyala/fastjson"
+
+	"firstbell/attendance"
+	"firstbell/proxy/field"
+)
+
+// checkInBytesMax bounds a check-in's content unless its route says otherwise:
+// 64 KiB is three hundred times what one needs.
+const checkInBytesMax = 64 << 10
+
+// CheckIn says where a route finds what a check-in is made of.
+type CheckIn struct {
+	Student Ref // required
+	Class   Ref
+	Period  Ref
+	Date    Ref
+	Attempt Ref // without it, the Idempotency-Key field is read
+
+	ClassIsKey bool // a student checks in once per class and period
+	BytesMax   int64
+}
+
+// Ref says where in a request a value stands. The zero Ref stands nowhere.
+type Ref struct {
+	Kind RefKind
+	Name string   // form field or header field
+	Path []string // the segments of a JSON pointer, unescaped
+}
+
+// RefKind says in what part of a request a Ref looks.
+type RefKind uint8
+
+// The kinds of Ref.
+const (
+	RefNone RefKind = iota
+	RefJSON
+	RefForm
+	RefHeader
+)
+
+// ParseRef reads "json:/pointer" (RFC 6901), "form:name" or "header:Name".
+func ParseRef(s string) (Ref, error) {
+	kind, rest, ok := strings.Cut(s, ":")
+	switch {
+	case !ok || rest == "":
+		return Ref{}, fmt.Errorf("%q does not say where the value stands; write json:/pointer, form:name or header:Name", s)
+	case kind == "json":
+		if rest[0] != '/' {
+			return Ref{}, fmt.Errorf("the JSON pointer in %q must begin with a slash, such as json:/student_id", s)
+		}
+		r := Ref{Kind: RefJSON, Path: strings.Split(rest[1:], "/")}
+		for i, segment := range r.Path {
+			r.Path[i] = strings.ReplaceAll(strings.ReplaceAll(segment, "~1", "/"), "~0", "~")
+		}
+		return r, nil
+	case kind == "form":
+		return Ref{Kind: RefForm, Name: rest}, nil
+	case kind == "header":
+		return Ref{Kind: RefHeader, Name: rest}, nil
+	}
+	return Ref{}, fmt.Errorf("%q: %s is no place for a value; write json:/pointer, form:name or header:Name", s, kind)
+}
+
+// takeCheckIn answers a check-in once it is on disk. It waits behind no
+// origin's limit.
+func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
+	x.outcome = outcomeCheckIn
+	r := readings.Get().(*reading)
+	defer r.free()
+	if status, err := r.read(x, rule); err != nil {
+		x.outcome = outcomeCheckInInvalid
+		p.problem(x, status, err.Error(), nil)
+		return
+	}
+	press, err := r.press(x, rule)
+	if err != nil {
+		x.outcome = outcomeCheckInInvalid
+		p.problem(x, 400, err.Error(), nil)
+		return
+	}
+	receipt, err := p.recorder.Take(p.life, press)
+	if err != nil {
+		p.refuseCheckIn(x, err)
+		return
+	}
+	r.answer = append(receipt.AppendJSON(r.answer[:0]), '\n')
+	x.out.send(x, 200, checkInFields, r.answer)
+}
+
+var checkInFields = field.List{
+	{Name: "Content-Type", Value: "application/json"},
+	{Name: "Cache-Control", Value: "no-store"},
+}
+
+// firstSeenName is the field, and firstSeenCookie the cookie, in which a
+// refused press carries when it came.
+const (
+	firstSeenName   = "First-Seen"
+	firstSeenCookie = "firstbell_first_seen"
+)
+
+// refuseCheckIn says why there is no receipt, loudly, and when to come back.
+func (p *Proxy) refuseCheckIn(x *exchange, err error) {
+	var invalid *attendance.FieldError
+	if errors.As(err, &invalid) {
+		x.outcome = outcomeCheckInInvalid
+		p.problem(x, 400, "the check-in's "+invalid.Error(), nil)
+		return
+	}
+	x.outcome = outcomeCheckInRefused
+	wait := 2 * time.Second
+	var refused *attendance.Refused
+	var more field.List
+	if errors.As(err, &refused) {
+		wait = refused.RetryAfter
+		if refused.FirstSeen != "" {
+			more = field.List{
+				{Name: firstSeenName, Value: refused.FirstSeen},
+				{Name: "Set-Cookie", Value: firstSeenCookie + "=" + refused.FirstSeen + "; Max-Age=900; Path=/; HttpOnly; SameSite=Lax"},
+			}
+		}
+	}
+	p.problem(x, 503, "the check-in could not be recorded yet; press again in a moment, the time of this press counts",
+		append(more, retryAfter(wait)))
+}
+
+// reading is a check-in's content being read. It is kept between check-ins.
+type reading struct {
+	content []byte
+	answer  []byte
+	parser  fastjson.Parser
+	root    *fastjson.Value
+	form    url.Values
+}
+
+var readings = sync.Pool{New: func() any { return new(reading) }}
+
+func (r *reading) free() {
+	if cap(r.content) > checkInBytesMax {
+		r.content = nil
+	}
+	r.root, r.form = nil, nil
+	readings.Put(r)
+}
+
+// read takes in the content and parses what the rule needs of it.
+func (r *reading) read(x *exchange, rule *CheckIn) (status int, err error) {
+	most := rule.BytesMax
+	if most <= 0 {
+		most = checkInBytesMax
+	}
+	if x.length > most {
+		return 413, tooLarge(most)
+	}
+	r.content = r.content[:0]
+	if x.body != nil {
+		if r.content, err = readAll(r.content, x.body, most); err != nil {
+			if errors.Is(err, errTooLong) {
+				return 413, tooLarge(most)
+			}
+			return 400, errors.New("the check-in did not arrive whole")
+		}
+	}
+	kinds := rule.kinds()
+	if kinds&(1<<RefJSON) != 0 {
+		if r.root, err = r.parser.ParseBytes(r.content); err != nil {
+			return 400, errors.New("the check-in's content is not JSON")
+		}
+	}
+	if kinds&(1<<RefForm) != 0 {
+		if r.form, err = url.ParseQuery(string(r.content)); err != nil {
+			return 400, errors.New("the check-in's content is not a form (application/x-www-form-urlencoded)")
+		}
+	}
+	return 0, nil
+}
+
+func tooLarge(most int64) error {
+	return fmt.Errorf("a check-in has at most %d bytes here", most)
+}
+
+// kinds are the parts of a request that the rule looks into, as bits.
+func (c *CheckIn) kinds() (bits int) {
+	for _, ref := range [...]Ref{c.Student, c.Class, c.Period, c.Date, c.Attempt} {
+		bits |= 1 << ref.Kind
+	}
+	return bits
+}
+
+// readAll appends all of r to dst, at most most bytes, or errTooLong.
+func readAll(dst []byte, r io.Reader, most int64) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			dst = append(dst, 0)[:len(dst)]
+		}
+		n, err := r.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		if int64(len(dst)) > most {
+			return dst, errTooLong
+		}
+		if err == io.EOF {
+			return dst, nil
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+}
+
+// press is the check-in that the request makes. Its strings are valid while r
+// and x are.
+func (r *reading) press(x *exchange, rule *CheckIn) (attendance.Press, error) {
+	press := attendance.Press{
+		Host:       text(x.host),
+		ClassIsKey: rule.ClassIsKey,
+		FirstSeen:  firstSeen(x.fields),
+	}
+	for _, v := range [...]struct {
+		name string
+		ref  *Ref
+		to   *string
+	}{
+		{"student", &rule.Student, &press.Student},
+		{"class", &rule.Class, &press.Class},
+		{"period", &rule.Period, &press.Period},
+		{"date", &rule.Date, &press.Date},
+		{"attempt", &rule.Attempt, &press.Attempt},
+	} {
+		if v.ref.Kind == RefNone {
+			continue
+		}
+		value, err := r.value(x, v.ref)
+		if err != nil {
+			return press, fmt.Errorf("the check-in's %s: %w", v.name, err)
+		}
+		*v.to = value
+	}
+	if rule.Attempt.Kind == RefNone {
+		press.Attempt = strings.Trim(text(x.fields.Peek("Idempotency-Key")), `"`)
+	}
+	return press, nil
+}
+
+var errTwice = errors.New("is there more than once")
+
+// value reads what a Ref points to; empty when it is not there.
+func (r *reading) value(x *exchange, ref *Ref) (string, error) {
+	switch ref.Kind {
+	case RefHeader:
+		return text(bytes.TrimSpace(x.fields.Peek(ref.Name))), nil
+	case RefForm:
+		values := r.form[ref.Name]
+		switch len(values) {
+		case 0:
+			return "", nil
+		case 1:
+			return values[0], nil
+		}
+		return "", errTwice
+	}
+	return pointed(r.root, ref.Path)
+}
+
+// pointed follows a JSON pointer. A name that an object has twice is refused:
+// two readers would take different ones.
+func pointed(v *fastjson.Value, path []string) (string, error) {
+	for _, segment := range path {
+		switch v.Type() {
+		case fastjson.TypeObject:
+			next, err := member(v, segment)
+			if next == nil || err != nil {
+				return "", err
+			}
+			v = next
+		case fastjson.TypeArray:
+			i, err := strconv.Atoi(segment)
+			all := v.GetArray()
+			if err != nil || i < 0 || i >= len(all) {
+				return "", nil
+			}
+			v = all[i]
+		default:
+			return "", nil
+		}
+	}
+	switch v.Type() {
+	case fastjson.TypeString:
+		return text(v.GetStringBytes()), nil
+	case fastjson.TypeNumber:
+		number := v.MarshalTo(nil)
+		if bytes.ContainsAny(number, ".eE-") {
+			return "", errors.New("is a number that is no id; send it as a string")
+		}
+		return text(number), nil
+	case fastjson.TypeNull:
+		return "", nil
+	}
+	return "", errors.New("is neither a string nor a number")
+}
+
+// member returns the value of the one member with the name, nil when there is
+// none.
+func member(v *fastjson.Value, name string) (found *fastjson.Value, err error) {
+	v.GetObject().Visit(func(key []byte, value *fastjson.Value) {
+		if string(key) != name {
+			return
+		}
+		if found != nil {
+			err = errTwice
+		}
+		found = value
+	})
+	return found, err
+}
+
+// firstSeen returns what an earlier refusal handed out.
+func firstSeen(f field.Fields) string {
+	if token := f.Peek(firstSeenName); token != nil {
+		return text(token)
+	}
+	for pair := range bytes.SplitSeq(f.Peek("Cookie"), []byte(";")) {
+		if name, value, ok := bytes.Cut(bytes.TrimSpace(pair), []byte("=")); ok && string(name) == firstSeenCookie {
+			return text(value)
+		}
+	}
+	return ""
+}
+
+// text is b as a string without a copy, for what does not outlive b.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

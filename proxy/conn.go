@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	uploadIdleMax = 30 * time.Second // between two pieces of a request's content
+	writeIdleMax  = 30 * time.Second // for a client to take a piece of the answer
+	// A write is cut into pieces of this size, each with a time limit of its
+	// own: 128 KiB in 30 s is 4 KiB a second, less than any phone needs.
+	writePieceMax = 128 << 10
+)
+
+// listener hands out connections that know their limits.
+type listener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return newClientConn(c), nil
+}
+
+// clientConn is a connection to a client: it remembers that the client ended
+// its side, as a request cut off between two chunks looks like a whole one
+// otherwise, and it holds every write to a time limit.
+type clientConn struct {
+	net.Conn
+	remote string // the client's address, without port
+	ended  bool   // the client sends no more
+	until  time.Time
+}
+
+func newClientConn(c net.Conn) *clientConn {
+	remote := c.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		remote = host
+	}
+	return &clientConn{Conn: c, remote: remote}
+}
+
+// Read implements net.Conn.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF {
+		c.ended = true
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *clientConn) Write(p []byte) (n int, err error) {
+	for {
+		if err := c.extend(); err != nil {
+			return n, err
+		}
+		piece := p[n:]
+		if len(piece) > writePieceMax {
+			piece = piece[:writePieceMax]
+		}
+		wrote, err := c.Conn.Write(piece)
+		n += wrote
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// extend moves the write deadline once a quarter of it is used up, as setting
+// it for every small answer would cost more than the check.
+func (c *clientConn) extend() error {
+	now := time.Now()
+	if c.until.Sub(now) > writeIdleMax*3/4 {
+		return nil
+	}
+	c.until = now.Add(writeIdleMax)
+	return c.SetWriteDeadline(c.until)
+}

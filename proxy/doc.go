@@ -1,0 +1,17 @@
+// Package proxy is the life of a request: from the bytes a client sent to the
+// answer it gets, with the cache, the flights, admission, the origins and
+// attendance in between.
+//
+// It promises that every request has one reading: route, cache key and what
+// the origin is asked use the same bytes. A response is shared between clients
+// only after its header section proved that it may be. A message cut off by
+// either side is never passed on as complete. A check-in never waits behind
+// anything but the disk. Every wait, queue and body has a bound, and the bound
+// has an answer.
+//
+// It does not decide what may be stored (package cache), what a check-in means
+// (package attendance) or how an origin is spoken to (package proxy/origin).
+// HTTP library types stay in http1.go; everything else sees an exchange.
+//
+// Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch.
+package proxy

@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"io"
+	"iter"
+	"strings"
+	"time"
+
+	"firstbell/cache"
+	"firstbell/proxy/field"
+)
+
+// An exchange is one request and the way to answer it, whatever protocol it
+// came by. Its bytes belong to the connection: who keeps them copies them.
+// It belongs to one goroutine.
+type exchange struct {
+	method    string
+	target    target
+	authority []byte // as received
+	host      []byte // lower case, no port, no trailing dot
+	scheme    string // http or https
+	version   string // 1.0, 1.1, 2, 3
+	fields    field.Fields
+	body      io.Reader // nil when the request has none; never ends cleanly when cut off
+	length    int64     // of body; -1 when it is not known
+	stopBody  func()    // makes reads of body return soon, when it is not wanted any more; may be nil
+	remote    string    // address of the client, without port
+	arrived   time.Time
+
+	out responder
+
+	route *Route
+	asked askedFields // the request as the cache sees it
+	note  note        // what Cache-Status will say
+
+	request cache.Request // what the cache is asked; set by ask
+
+	// Told to the access log and the counters.
+	status  int
+	sent    int64
+	outcome outcome
+	stripe  uint32 // which counters to use
+
+	scratch [3][]byte // kept between exchanges: host, cache key, and what is written
+}
+
+// responder is what a protocol can do with an answer. Exactly one of its
+// methods is called for an exchange, once.
+type responder interface {
+	// stored answers with a stored response. The note is written behind its
+	// fields. Nothing is copied of the body.
+	stored(x *exchange, s *cache.Stored)
+	// send answers with a small body, which it copies.
+	send(x *exchange, status int, fields field.List, body []byte)
+	// stream answers with a body that comes as it comes; length is -1 when it
+	// is not known. The source is closed in any case. When it ends with
+	// anything but io.EOF, or not at length, the client sees a broken answer.
+	stream(x *exchange, status int, fields field.List, length int64, body source)
+}
+
+// source hands a body out piece by piece.
+type source interface {
+	// Next returns the bytes that follow, valid until the next call, waiting
+	// until there are some; io.EOF at the clean end.
+	Next() ([]byte, error)
+	Close()
+}
+
+// reset makes the exchange ready for the next request. Nothing may refer to
+// the last one any more.
+func (x *exchange) reset() {
+	scratch, stripe := x.scratch, x.stripe
+	*x = exchange{stripe: stripe}
+	x.scratch = [3][]byte{scratch[0][:0], scratch[1][:0], scratch[2][:0]}
+}
+
+// askedFields are the fields that decide which stored response answers: the
+// client's, but with the Accept-Encoding that firstbell itself sends to the
+// origin, and on an anonymous route without what tells students apart.
+type askedFields struct {
+	field.Fields
+	coding    []byte // our own Accept-Encoding; empty: none
+	anonymous bool
+	one       [1][]byte // PeekAll's answer for what is overridden
+}
+
+// PeekAll returns the value of every line with the name, valid until the next
+// call.
+func (a *askedFields) PeekAll(name string) [][]byte {
+	if v, mine := a.override(name); mine {
+		if len(v) == 0 {
+			return nil
+		}
+		a.one[0] = v
+		return a.one[:]
+	}
+	if all, ok := a.Fields.(interface{ PeekAll(string) [][]byte }); ok {
+		return all.PeekAll(name)
+	}
+	var lines [][]byte
+	for n, v := range a.Fields.All() {
+		if field.EqualName(n, name) {
+			lines = append(lines, v)
+		}
+	}
+	return lines
+}
+
+// Peek implements field.Fields.
+func (a *askedFields) Peek(name string) []byte {
+	if v, mine := a.override(name); mine {
+		return v
+	}
+	return a.Fields.Peek(name)
+}
+
+func (a *askedFields) override(name string) (value []byte, mine bool) {
+	switch len(name) {
+	case len("Accept-Encoding"):
+		if strings.EqualFold(name, "Accept-Encoding") {
+			return a.coding, true
+		}
+	}
+	return nil, a.anonymous && personal(name)
+}
+
+// personal reports whether a field tells one student from another.
+func personal(name string) bool {
+	return strings.EqualFold(name, "Cookie") || strings.EqualFold(name, "Authorization")
+}
+
+// All implements field.Fields.
+func (a *askedFields) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		if len(a.coding) > 0 && !yield([]byte("Accept-Encoding"), a.coding) {
+			return
+		}
+		for n, v := range a.Fields.All() {
+			if _, mine := a.override(string(n)); mine {
+				continue
+			}
+			if !yield(n, v) {
+				return
+			}
+		}
+	}
+}

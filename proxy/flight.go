@@ -1,0 +1,399 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"firstbell/cache"
+	"firstbell/coalesce"
+	"firstbell/proxy/field"
+	"firstbell/proxy/origin"
+)
+
+const (
+	// A flight's window: 4 MiB is half a second of the fastest video a school
+	// shows, and 1,000 flights at once stay under 4 GiB.
+	flightWindowBytes = 4 << 20
+	// flightPatience is how long slow readers of one flight may hold up others.
+	flightPatience = 5 * time.Second
+	// keepBytesMax is what a flight keeps of a response when the route names no
+	// bound of its own.
+	keepBytesMax = 64 << 20
+	// uncacheableFor is how long a URL found not shareable is not waited for.
+	uncacheableFor = 2 * time.Minute
+	// nearlyDoneBytes is what is still fetched when nobody is left reading: the
+	// lesson is asked for again in a moment.
+	nearlyDoneBytes = 256 << 10
+	// joinsMax bounds how often a request whose variant turned out to be another
+	// joins the next flight; then it goes alone.
+	joinsMax = 3
+)
+
+// landing is what a flight brings, published when the response's header
+// section is there, or when there will be none.
+type landing struct {
+	head    *cache.Stored // status and fields as they may be sent to anybody; its body is not filled
+	body    *coalesce.Body
+	length  int64
+	variant string // of the request that was sent: readers must have the same
+
+	fresh  *cache.Stored    // instead: a stored response that is the answer
+	failed int              // fresh is served because the origin answered this; -1: it did not answer
+	mine   *coalesce.Reader // what the starter reads; nobody else may take it
+
+	only   *private // instead: it is the starter's alone
+	err    error    // instead: for everybody; with only, for everybody but the starter
+	status int      // the origin's, with err; 0: it did not answer
+	detail string   // for Cache-Status
+}
+
+// private is a response for the one who asked, and nobody else.
+type private struct {
+	res  *origin.Response
+	done func() // to be called when the body is closed
+}
+
+// flightKey is the cache key, and the variant where it is known that the
+// response depends on the request's fields.
+func (x *exchange) flightKey(found *cache.Found) []byte {
+	if len(found.Vary) == 0 {
+		return x.request.Key
+	}
+	return cache.VariantKey(append(append([]byte(nil), x.request.Key...), ' '), found.Vary, &x.asked)
+}
+
+// forwardCollapsed joins the flight for the request, or begins it, and answers
+// with what it brings.
+func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
+	key := x.flightKey(found)
+	if hold := p.holds.find(key, x.arrived); hold != nil && found.Stored == nil {
+		x.note.collapsed = true
+		p.originProblem(x, hold.status, hold.err)
+		return
+	}
+	for range joinsMax {
+		f, leader := p.flights.Join(key)
+		if leader {
+			p.begin(f, x, found.Stored, true)
+		}
+		l, err := f.Wait(p.life)
+		if err != nil {
+			p.originProblem(x, 0, err)
+			return
+		}
+		x.note.collapsed = !leader
+		if l.variant != "" && !leader && !x.sameVariant(l) {
+			key = cache.VariantKey(append(append([]byte(nil), x.request.Key...), ' '), l.head.Verdict.Vary, &x.asked)
+			if s := p.cache.Lookup(&x.request, x.route.Cache, time.Now()); s.Outcome == cache.Hit {
+				x.note.found(&s)
+				p.answerStored(x, s.Stored, outcomeHit)
+				return
+			}
+			continue
+		}
+		if p.answerLanding(x, l, leader) {
+			return
+		}
+		break
+	}
+	x.note.collapsed = false
+	p.forward(x, outcomeUncacheable)
+}
+
+// sameVariant reports whether the response of a flight answers x too.
+func (x *exchange) sameVariant(l *landing) bool {
+	return string(cache.VariantKey(nil, l.head.Verdict.Vary, &x.asked)) == l.variant
+}
+
+// answerLanding answers with what a flight brought. It returns false when that
+// is not for this client: then it goes to the origin by itself.
+func (p *Proxy) answerLanding(x *exchange, l *landing, leader bool) bool {
+	x.note.detail = l.detail
+	switch {
+	case l.only != nil && leader:
+		p.answerOrigin(x, l.only.res, l.only.done, outcomeMiss)
+	case l.err != nil:
+		p.originProblem(x, l.status, l.err)
+	case l.only != nil:
+		return false
+	case l.fresh != nil:
+		now := time.Now()
+		x.note.timed, x.note.ttl, x.note.ages = true, l.fresh.FreshFor(now), l.fresh.Age(now)
+		if l.failed != 0 {
+			x.note.status, x.note.detail = max(0, l.failed), "stale-if-error"
+			p.answerStored(x, l.fresh, outcomeStaleOnError)
+		} else {
+			x.note.status = 304
+			p.answerStored(x, l.fresh, outcomeRevalidated)
+		}
+	default:
+		return p.answerGrowing(x, l, leader)
+	}
+	return true
+}
+
+// answerGrowing answers from a body that still grows.
+func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
+	x.outcome = outcomeMiss
+	if !leader {
+		x.outcome = outcomeCollapsed
+	}
+	x.note.stored = l.head.Verdict.Store
+	if status := cache.Conditional(x.fields, l.head); status != 0 {
+		if leader {
+			l.mine.Close()
+		}
+		p.answerNotModified(x, l.head)
+		return true
+	}
+	r := l.mine
+	if !leader {
+		var err error
+		if r, err = l.body.NewReader(); err != nil {
+			return false // its beginning is gone
+		}
+	}
+	p.sendCoded(x, l.head.Status, l.head.Fields, l.length, r)
+	return true
+}
+
+// freshenSoon validates a stale stored response in the background, once.
+func (p *Proxy) freshenSoon(x *exchange, found *cache.Found) {
+	if f, leader := p.flights.Join(x.flightKey(found)); leader {
+		p.begin(f, x, found.Stored, false)
+	}
+}
+
+// flightPlan is what a fetch knows: its own copies, as the client who started
+// it may be gone before it ends.
+type flightPlan struct {
+	route   *Route
+	send    *origin.Request
+	request cache.Request // of the starter, in owned memory
+	old     *cache.Stored // to be validated, or served on error; may be nil
+	read    bool          // the starter will read
+}
+
+// begin starts the fetch of a flight: a task of the proxy's own. read says
+// that x waits for what it brings.
+func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stored, read bool) {
+	plan := &flightPlan{route: x.route, send: x.canonical(), old: old, read: read}
+	plan.request = cache.Request{
+		Method: "GET",
+		Key:    append([]byte(nil), x.request.Key...),
+		Fields: plan.send.Fields,
+	}
+	if old != nil {
+		plan.send.Fields = old.Validators(plan.send.Fields)
+	}
+	p.counters.flights.Add(1)
+	p.work.Go(func() { p.fetch(f, plan) })
+}
+
+// fetch runs once per flight, owned by the proxy and not by the client who
+// came first. Whatever happens, it publishes and lands.
+func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
+	ctx, cancel := plan.route.context(p.life)
+	published := false
+	publish := func(l *landing) { published = true; f.Publish(l) }
+	defer func() {
+		if e := recover(); e != nil {
+			p.counters.panics.Add(1)
+			p.log.Error("a flight panicked", "panic", e, "key", string(plan.request.Key), "stack", string(debug.Stack()))
+			publish(&landing{err: fmt.Errorf("fetching: panic: %v", e)})
+		}
+		if !published {
+			publish(&landing{err: errors.New("fetching: ended without a response")})
+		}
+		f.Land()
+	}()
+
+	limit := plan.route.Origin.Limit
+	if err := limit.Acquire(ctx); err != nil {
+		cancel()
+		publish(plan.failed(0, err))
+		return
+	}
+	done := func() { cancel(); limit.Release() }
+	requestTime := time.Now()
+	res, err := plan.route.Origin.Pool.Do(ctx, plan.send)
+	if err != nil {
+		done()
+		l := plan.failed(0, err)
+		p.hold(f, l)
+		publish(l)
+		return
+	}
+	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), publish: publish, cancel: cancel}
+	if !t.handedOver() {
+		done()
+	}
+}
+
+// failed is what is published when the origin gave no answer, or an error.
+func (plan *flightPlan) failed(status int, err error) *landing {
+	if plan.old != nil && plan.old.MayServeOnError(time.Now()) {
+		l := &landing{fresh: plan.old, failed: status}
+		if status == 0 {
+			l.failed = -1
+		}
+		return l
+	}
+	return &landing{err: err, status: status}
+}
+
+// touchdown is a fetch whose response's header section has arrived.
+type touchdown struct {
+	p                         *Proxy
+	f                         *coalesce.Flight[*landing]
+	plan                      *flightPlan
+	res                       *origin.Response
+	requestTime, responseTime time.Time
+	publish                   func(*landing)
+	cancel                    context.CancelFunc
+}
+
+// handedOver decides by the header section who may have the response, and
+// brings it home. It returns true when the starter took the response over,
+// and with it the place at the origin.
+func (t *touchdown) handedOver() bool {
+	p, plan, res := t.p, t.plan, t.res
+	if res.Status == 304 && plan.old != nil {
+		t.freshened()
+		return false
+	}
+	if serverError(res.Status) && (plan.old != nil && plan.old.MayServeOnError(t.responseTime)) {
+		res.Body.Close()
+		l := plan.failed(res.Status, nil)
+		t.publish(l)
+		return false
+	}
+	policy := plan.route.Cache
+	fields := res.Fields
+	if policy.Anonymous {
+		fields = fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
+	}
+	fields = withVaryOnCoding(fields)
+	v := cache.Judge(&plan.request, policy, res.Status, fields, t.requestTime, t.responseTime)
+	if v.Share {
+		t.share(v, fields)
+		return false
+	}
+	if v.LearnUncacheable {
+		p.cache.MarkUncacheable(&plan.request, uncacheableFor)
+	}
+	if v.Store && plan.read {
+		t.keepForStarter(v, fields)
+		return false
+	}
+	limit, cancel := plan.route.Origin.Limit, t.cancel
+	res.Fields = fields
+	l := &landing{detail: v.Detail, only: &private{res: res, done: func() { cancel(); limit.Release() }}}
+	if serverError(res.Status) {
+		// The others are told that the origin fails, not what it said to one.
+		l.err, l.status = errOriginStatus, res.Status
+		p.hold(t.f, l)
+	}
+	if !plan.read {
+		res.Body.Close()
+	}
+	t.publish(l)
+	return plan.read
+}
+
+// freshened takes a 304: the stored response is the answer again.
+func (t *touchdown) freshened() {
+	t.res.Body.Close()
+	s, ok := t.p.cache.Freshen(t.plan.old, &t.plan.request, t.plan.route.Cache, t.res.Fields, t.requestTime, t.responseTime)
+	if !ok {
+		t.publish(t.plan.failed(0, errors.New("the origin's 304 is for another response than the stored one")))
+		return
+	}
+	t.p.cache.Put(s)
+	t.publish(&landing{fresh: s})
+}
+
+// share lets everybody read the body as it grows, and stores it. It returns
+// when the next look-up will hit.
+func (t *touchdown) share(v cache.Verdict, fields field.List) {
+	t.fill(v, fields, false)
+}
+
+// keepForStarter stores a response that must be validated at every use: only
+// the starter, whose request it answers, reads it.
+func (t *touchdown) keepForStarter(v cache.Verdict, fields field.List) {
+	t.fill(v, fields, true)
+}
+
+func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
+	p, plan, res := t.p, t.plan, t.res
+	defer res.Body.Close()
+	keep := plan.route.Cache.MaxObjectBytes
+	if keep <= 0 {
+		keep = keepBytesMax
+	}
+	body := coalesce.NewBody(res.ContentLength, coalesce.Limits{Keep: keep, Window: p.window, Patience: flightPatience})
+	body.OnIdle(func() {
+		if left := res.ContentLength - body.Size(); res.ContentLength < 0 || left > nearlyDoneBytes {
+			t.cancel()
+		}
+	})
+	l := &landing{
+		head:    p.cache.NewStored(&plan.request, v, res.Status, fields, nil, t.requestTime, t.responseTime),
+		body:    body,
+		length:  res.ContentLength,
+		variant: string(cache.VariantKey(nil, v.Vary, plan.request.Fields)),
+		detail:  v.Detail,
+	}
+	if plan.read {
+		l.mine, _ = body.NewReader() // nothing is gone of a body that has not begun
+	}
+	if only {
+		length, head := l.length, l.head
+		t.publish(&landing{detail: v.Detail, only: &private{
+			res: &origin.Response{Status: res.Status, Fields: head.Fields, ContentLength: length, Body: &readerBody{sourceReader{from: l.mine}}},
+		}})
+	} else {
+		t.publish(l)
+	}
+	if err := body.Fill(res.Body); err != nil {
+		p.counters.flightsBroken.Add(1)
+		return
+	}
+	if whole, ok := body.Bytes(); ok && v.Store {
+		p.cache.Put(p.cache.NewStored(&plan.request, v, res.Status, fields, whole, t.requestTime, t.responseTime))
+	}
+}
+
+// readerBody is a flight's reader as a response's body.
+type readerBody struct{ sourceReader }
+
+// Close implements io.Closer.
+func (b *readerBody) Close() error {
+	b.from.Close()
+	return nil
+}
+
+var errOriginStatus = errors.New("the origin answered with an error")
+
+// serverError reports the statuses that stale-if-error is for (RFC 5861
+// section 4).
+func serverError(status int) bool {
+	return status == 500 || status == 502 || status == 503 || status == 504
+}
+
+// withVaryOnCoding adds the Vary that a coded response needs, where its origin
+// forgot it: firstbell sends it decoded to those who refuse the coding.
+func withVaryOnCoding(fields field.List) field.List {
+	if !fields.Has("Content-Encoding") {
+		return fields
+	}
+	vary := string(field.Joined(fields, "Vary"))
+	if listHas(vary, "Accept-Encoding") || listHas(vary, "*") {
+		return fields
+	}
+	return append(fields[:len(fields):len(fields)], field.Field{Name: "Vary", Value: "Accept-Encoding"})
+}

@@ -1,0 +1,220 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"firstbell/proxy/admission"
+	"firstbell/proxy/field"
+	"firstbell/proxy/origin"
+)
+
+// via is our entry in Via (RFC 9110 section 7.6.3).
+const via = "1.1 firstbell"
+
+// forward passes the request on by itself and streams the answer back.
+func (p *Proxy) forward(x *exchange, as outcome) {
+	rt := x.route
+	ctx, cancel := rt.context(p.life)
+	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
+		cancel()
+		p.originProblem(x, 0, err)
+		return
+	}
+	done := func() { cancel(); rt.Origin.Limit.Release() }
+	res, err := rt.Origin.Pool.Do(ctx, x.outbound())
+	if err != nil {
+		done()
+		p.originProblem(x, 0, err)
+		return
+	}
+	p.invalidate(x, res.Status)
+	if x.anonymous() {
+		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
+	}
+	p.answerOrigin(x, res, done, as)
+}
+
+// answerOrigin streams a response to the client who asked for it. done, which
+// may be nil, is called when that is over.
+func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as outcome) {
+	x.outcome = as
+	p.sendCoded(x, res.Status, res.Fields, res.ContentLength, &originBody{body: res.Body, done: done})
+}
+
+// invalidate drops what is stored under the target of a request that may have
+// changed it (RFC 9111 section 4.4).
+func (p *Proxy) invalidate(x *exchange, status int) {
+	if x.route.Cache == nil || status >= 400 || safe(x.method) {
+		return
+	}
+	p.cache.Invalidate(x.request.Key)
+}
+
+func safe(method string) bool {
+	return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "TRACE"
+}
+
+func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cache.Anonymous }
+
+// outbound is the client's request as the origin gets it.
+func (x *exchange) outbound() *origin.Request {
+	r := &origin.Request{
+		Method:        x.method,
+		Target:        string(x.target.raw),
+		Host:          string(x.authority),
+		Body:          x.body,
+		ContentLength: x.length,
+		StopBody:      x.stopBody,
+	}
+	r.Fields = x.endToEnd(x.fields, func(name []byte) bool {
+		return x.anonymous() && personal(string(name))
+	})
+	return r
+}
+
+// canonical is the one request that stands for everybody who asks for the same:
+// a GET for the whole of it, in the coding that we store.
+func (x *exchange) canonical() *origin.Request {
+	return &origin.Request{
+		Method: "GET",
+		Target: string(x.target.raw),
+		Host:   string(x.authority),
+		Fields: x.endToEnd(&x.asked, partial),
+	}
+}
+
+// partial reports the fields that ask for a part of a response, or for it only
+// under a condition.
+func partial(name []byte) bool {
+	return field.EqualName(name, "Range") || len(name) > 3 && bytes.EqualFold(name[:3], []byte("If-"))
+}
+
+// endToEnd copies the fields that go to the origin, less what drop names, and
+// adds the forwarding fields: ours alone, as a stranger's claims prove nothing.
+func (x *exchange) endToEnd(from field.Fields, drop func(name []byte) bool) field.List {
+	options := from.Peek("Connection") != nil
+	l := make(field.List, 0, 24)
+	passed := via
+	for name, value := range from.All() {
+		if field.HopByHop(name) || ours(name) || drop(name) ||
+			options && field.ConnectionNames(from, name) {
+			continue
+		}
+		if field.EqualName(name, "Via") {
+			passed = string(value) + ", " + passed
+			continue
+		}
+		l = append(l, field.Field{Name: string(name), Value: string(value)})
+	}
+	host := string(x.authority)
+	return append(l,
+		field.Field{Name: "Via", Value: passed},
+		field.Field{Name: "Forwarded", Value: forwarded(x.remote, host, x.scheme)},
+		field.Field{Name: "X-Forwarded-For", Value: x.remote},
+		field.Field{Name: "X-Forwarded-Host", Value: host},
+		field.Field{Name: "X-Forwarded-Proto", Value: x.scheme},
+	)
+}
+
+// ours reports the fields that are written anew, or are not for the origin.
+func ours(name []byte) bool {
+	switch len(name) {
+	case 4, 6, 9, 14: // the lengths of those below
+		for _, n := range [...]string{"Host", "Expect", "Forwarded", "X-Real-IP", "Content-Length"} {
+			if field.EqualName(name, n) {
+				return true
+			}
+		}
+	}
+	return len(name) > 12 && bytes.EqualFold(name[:12], []byte("X-Forwarded-"))
+}
+
+// forwarded is the value of a Forwarded field (RFC 7239).
+func forwarded(remote, host, scheme string) string {
+	if strings.Contains(remote, ":") {
+		remote = `"[` + remote + `]"`
+	}
+	if strings.ContainsAny(host, ":[]") {
+		host = `"` + host + `"`
+	}
+	return "for=" + remote + ";host=" + host + ";proto=" + scheme
+}
+
+// originProblem answers when the origin did not, or with an error shared by
+// many. status is the origin's, 0 when there was none.
+func (p *Proxy) originProblem(x *exchange, status int, err error) {
+	var busy *admission.Busy
+	wait := 2 * time.Second
+	detail := ""
+	x.outcome = outcomeFailed
+	switch {
+	case errors.As(err, &busy):
+		x.outcome, status, wait = outcomeBusy, 503, busy.RetryAfter
+		detail = "too many are asking at this moment; please wait a little"
+	case errors.Is(err, origin.ErrRequestBody):
+		x.outcome, status, detail = outcomeRefused, 400, "the request's content did not arrive whole"
+	case errors.Is(err, origin.ErrRequest):
+		x.outcome, status, detail = outcomeRefused, 400, "the request cannot be passed on"
+	case errors.Is(err, origin.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		status, detail = 504, "the school's server did not answer in time"
+	case errors.Is(err, origin.ErrConnect), errors.Is(err, origin.ErrBusy), errors.Is(err, context.Canceled):
+		status, detail = 503, "the school's server cannot be reached at the moment"
+	case status != 0:
+		detail = "the school's server has a problem at the moment"
+	default:
+		status, detail = 502, "the school's server gave an answer that makes no sense"
+	}
+	if x.outcome == outcomeFailed {
+		p.log.Debug("the origin failed", "origin", x.route.Origin.Name, "host", string(x.host), "error", err)
+	}
+	var more field.List
+	if status >= 500 {
+		more = field.List{retryAfter(wait)}
+	}
+	p.problem(x, status, detail, more)
+}
+
+// originBody is an origin's body as a source.
+type originBody struct {
+	body io.ReadCloser
+	done func()
+	buf  *[]byte
+}
+
+// pieces are the buffers that bodies are passed on through.
+var pieces = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// Next implements source.
+func (b *originBody) Next() ([]byte, error) {
+	if b.buf == nil {
+		b.buf = pieces.Get().(*[]byte)
+	}
+	for {
+		n, err := b.body.Read(*b.buf)
+		if n > 0 {
+			return (*b.buf)[:n], nil // an error comes again with the next read
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Close implements source.
+func (b *originBody) Close() {
+	b.body.Close() // what is left of the message is not wanted
+	if b.buf != nil {
+		pieces.Put(b.buf)
+		b.buf = nil
+	}
+	if b.done != nil {
+		b.done()
+		b.done = nil
+	}
+}

@@ -1,0 +1,66 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"firstbell/cache"
+)
+
+// note is what the Cache-Status field (RFC 9211) will say of an exchange. The
+// zero note says nothing: the cache had no part in it.
+type note struct {
+	hit       bool
+	forwarded string // the token of fwd, such as uri-miss
+	status    int    // of the origin's answer, when it is not what the client gets
+	stored    bool
+	collapsed bool
+	detail    string // a token
+	ages      time.Duration
+	ttl       time.Duration
+	timed     bool // ttl is meant
+}
+
+func (n *note) found(f *cache.Found) {
+	n.detail = f.Detail
+	switch f.Outcome {
+	case cache.Hit, cache.Stale:
+		n.hit, n.timed, n.ttl, n.ages = true, true, f.TTL, f.Age
+	default:
+		n.forwarded = f.Reason
+	}
+}
+
+// age appends the value of the Age field: whole seconds.
+func (n *note) age(dst []byte) []byte {
+	return strconv.AppendInt(dst, int64(n.ages/time.Second), 10)
+}
+
+// append appends the value of the Cache-Status field, or nothing.
+func (n *note) append(dst []byte) []byte {
+	if !n.hit && n.forwarded == "" {
+		return dst
+	}
+	dst = append(dst, "firstbell"...)
+	if n.hit {
+		dst = append(dst, "; hit"...)
+	} else {
+		dst = append(append(dst, "; fwd="...), n.forwarded...)
+	}
+	if n.status != 0 {
+		dst = strconv.AppendInt(append(dst, "; fwd-status="...), int64(n.status), 10)
+	}
+	if n.timed {
+		dst = strconv.AppendInt(append(dst, "; ttl="...), int64(n.ttl/time.Second), 10)
+	}
+	if n.stored {
+		dst = append(dst, "; stored"...)
+	}
+	if n.collapsed {
+		dst = append(dst, "; collapsed"...)
+	}
+	if n.detail != "" {
+		dst = append(append(dst, "; detail="...), n.detail...)
+	}
+	return dst
+}

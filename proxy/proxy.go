@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/cache"
+	"firstbell/coalesce"
+)
+
+// Options are what a Proxy is made of. Cache is required; Recorder is as soon
+// as a route takes check-ins.
+type Options struct {
+	Cache    *cache.Cache
+	Recorder *attendance.Recorder
+	Log      *slog.Logger // nil: nothing is logged
+	Access   AccessLog
+	// FlightWindow bounds what a flight beyond a route's MaxObjectBytes holds
+	// in memory; 0 is 4 MiB.
+	FlightWindow int64
+}
+
+// A Proxy answers requests by its routes.
+type Proxy struct {
+	cache    *cache.Cache
+	recorder *attendance.Recorder
+	log      *slog.Logger
+	access   accessLog
+	window   int64
+
+	table    atomic.Pointer[Table]
+	flights  *coalesce.Group[*landing]
+	holds    holds
+	counters counters
+	draining atomic.Bool
+
+	http1 *http1
+
+	// life ends when Shutdown gives up waiting: fetches and waits end with it.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup // fetches under way
+
+	mu        sync.Mutex // guards listeners
+	listeners []net.Listener
+}
+
+// New returns a proxy that serves the table.
+func New(o Options, t *Table) *Proxy {
+	p := &Proxy{
+		cache:    o.Cache,
+		recorder: o.Recorder,
+		log:      o.Log,
+		window:   o.FlightWindow,
+		flights:  coalesce.NewGroup[*landing](),
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.window <= 0 {
+		p.window = flightWindowBytes
+	}
+	p.access.set(o.Access, p.log)
+	p.life, p.end = context.WithCancel(context.Background())
+	p.table.Store(t)
+	p.http1 = newHTTP1(p)
+	return p
+}
+
+// Swap puts another table in the place of the one in use, at once. Exchanges
+// under way go on by the old one.
+func (p *Proxy) Swap(t *Table) { p.table.Store(t) }
+
+// SetAccess changes what the access log holds, at once.
+func (p *Proxy) SetAccess(a AccessLog) { p.access.set(a, p.log) }
+
+// Serve answers HTTP/1.1 from ln until Shutdown or an error of the listener.
+// After Shutdown it returns nil.
+func (p *Proxy) Serve(ln net.Listener) error {
+	p.mu.Lock()
+	p.listeners = append(p.listeners, ln)
+	p.mu.Unlock()
+	err := p.http1.serve(ln)
+	if p.draining.Load() || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// drainMoment is how long kept-alive connections are still answered, with
+// Connection: close, after no new ones are taken: a request that was on its
+// way meets an answer instead of a reset.
+const drainMoment = time.Second
+
+// Shutdown takes no more connections, answers what is under way, and returns
+// nil once all is answered, or the context's error: then what was left has
+// been broken off.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	defer p.end()
+	p.draining.Store(true)
+	p.mu.Lock()
+	for _, ln := range p.listeners {
+		_ = ln.Close() // it may be closed already
+	}
+	p.mu.Unlock()
+	select {
+	case <-time.After(drainMoment):
+	case <-ctx.Done():
+	}
+	err := p.http1.shutdown(ctx)
+	done := make(chan struct{})
+	go func() { p.work.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		p.end()
+		<-done // every fetch ends with the proxy's life
+		err = errors.Join(err, ctx.Err())
+	}
+	return err
+}
+
+// panicked reports a panic in an exchange; the exchange alone is lost.
+func (p *Proxy) panicked(x *exchange, e any) {
+	p.counters.panics.Add(1)
+	p.log.Error("an exchange panicked", "panic", e, "method", x.method,
+		"host", string(x.host), "target", string(x.target.raw), "stack", string(debug.Stack()))
+}
+
+// finished is called once for every exchange, when its answer is over.
+func (p *Proxy) finished(x *exchange) {
+	took := time.Since(x.arrived)
+	p.counters.finished(x, took)
+	p.access.line(x, took)
+}

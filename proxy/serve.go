@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"context"
+	"strings"
+
+	"firstbell/cache"
+	"firstbell/proxy/field"
+)
+
+// ourCoding is the Accept-Encoding that firstbell sends for what it may store:
+// one coding that nearly every client takes, decoded for those who refuse it.
+var ourCoding = []byte("gzip")
+
+// serve is the life of a request.
+func (p *Proxy) serve(x *exchange) {
+	rt, allow := p.table.Load().find(x.host, x.target.path, x.method)
+	if rt == nil {
+		p.noRoute(x, allow)
+		return
+	}
+	x.route = rt
+	if rt.CheckIn != nil {
+		p.takeCheckIn(x, rt.CheckIn)
+		return
+	}
+	if rt.Cache == nil {
+		p.forward(x, outcomePass)
+		return
+	}
+	x.ask()
+	found := p.cache.Lookup(&x.request, rt.Cache, x.arrived)
+	x.note.found(&found)
+	switch found.Outcome {
+	case cache.Hit:
+		p.answerStored(x, found.Stored, outcomeHit)
+	case cache.Stale:
+		p.answerStored(x, found.Stored, outcomeStale)
+		p.freshenSoon(x, &found)
+	case cache.Miss:
+		p.miss(x, &found)
+	default:
+		p.forward(x, outcomeBypass)
+	}
+}
+
+// miss gets what is not stored: together with everybody who asks for it now,
+// where that can pay.
+func (p *Proxy) miss(x *exchange, found *cache.Found) {
+	switch {
+	case found.Uncacheable:
+		p.forward(x, outcomeUncacheable)
+	case x.fields.Peek("Range") != nil:
+		x.note.detail = "range"
+		p.forward(x, outcomeBypass)
+	case x.method == "HEAD" && p.flights.Find(x.flightKey(found)) == nil:
+		p.forward(x, outcomeBypass) // HEAD begins no flight: it brings no body
+	default:
+		p.forwardCollapsed(x, found)
+	}
+}
+
+// ask prepares what the cache wants to know of the request.
+func (x *exchange) ask() {
+	x.asked = askedFields{Fields: x.fields, coding: ourCoding, anonymous: x.route.Cache.Anonymous}
+	x.request = cache.Request{Method: x.method, Key: x.cacheKey(), Fields: &x.asked}
+}
+
+// cacheKey builds the primary key: scheme, authority, path and query, each as
+// it will be sent, so that two keys are equal only where the requests are. The
+// parts hold no spaces.
+func (x *exchange) cacheKey() []byte {
+	k := append(x.scratch[1][:0], x.scheme...)
+	k = append(k, ' ')
+	k = appendLower(k, x.authority)
+	k = append(k, ' ')
+	k = append(k, x.target.path...)
+	if x.target.query != nil {
+		if ignore := x.route.IgnoreQuery; len(ignore) == 0 {
+			k = append(append(k, '?'), x.target.query...)
+		} else {
+			mark := len(k)
+			k = dropParameters(append(k, '?'), x.target.query, ignore)
+			if len(k) == mark+1 {
+				k = k[:mark] // nothing is left of the query
+			}
+		}
+	}
+	x.scratch[1] = k
+	return k
+}
+
+func appendLower(dst, b []byte) []byte {
+	for _, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// noRoute answers a request that no route takes.
+func (p *Proxy) noRoute(x *exchange, allow []string) {
+	x.outcome = outcomeRefused
+	if len(allow) == 0 {
+		p.problem(x, 404, "no school is served at this name and path", nil)
+		return
+	}
+	p.problem(x, 405, "this path does not take the method "+x.method,
+		field.List{{Name: "Allow", Value: strings.Join(allow, ", ")}})
+}
+
+// refuse answers a request that has no single meaning.
+func (p *Proxy) refuse(x *exchange, status int, detail string) {
+	x.outcome = outcomeRefused
+	p.problem(x, status, detail, nil)
+}
+
+// context is what an exchange with the route's origin runs under.
+func (rt *Route) context(parent context.Context) (context.Context, context.CancelFunc) {
+	if rt.Total <= 0 {
+		return context.WithCancel(parent)
+	}
+	return context.WithTimeout(parent, rt.Total)
+}

@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// outcome says what became of an exchange, for counters and the access log.
+type outcome uint8
+
+const (
+	outcomeNone outcome = iota
+	outcomeHit
+	outcomeStale
+	outcomeStaleOnError
+	outcomeRevalidated
+	outcomeMiss
+	outcomeCollapsed
+	outcomeUncacheable
+	outcomeBypass
+	outcomePass
+	outcomeBusy
+	outcomeFailed
+	outcomeRefused
+	outcomeCheckIn
+	outcomeCheckInRefused
+	outcomeCheckInInvalid
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{
+	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
+	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
+}
+
+// String returns the outcome as logs and metrics spell it.
+func (o outcome) String() string { return outcomeNames[o] }
+
+// counters are kept apart by exchange, so that cores do not share their lines.
+type counters struct {
+	stripes [stripes]stripe
+
+	flights       atomic.Int64
+	flightsBroken atomic.Int64
+	panics        atomic.Int64
+	unreadable    atomic.Int64
+}
+
+const stripes = 8
+
+type stripe struct {
+	outcomes [outcomes]atomic.Int64
+	statuses [6]atomic.Int64 // by first digit
+	bytes    atomic.Int64
+	latency  [latencyBuckets]atomic.Int64
+	spent    atomic.Int64 // nanoseconds in all
+	_        [64]byte
+}
+
+// latencyBuckets are powers of two of microseconds: bucket i holds what took
+// less than 2^i us; the last holds the rest, beyond a minute.
+const latencyBuckets = 27
+
+func (c *counters) finished(x *exchange, took time.Duration) {
+	s := &c.stripes[x.stripe%stripes]
+	s.outcomes[x.outcome].Add(1)
+	if d := x.status / 100; d < len(s.statuses) {
+		s.statuses[d].Add(1)
+	}
+	s.bytes.Add(x.sent)
+	s.latency[min(latencyBuckets-1, bits.Len64(uint64(max(0, took)/time.Microsecond)))].Add(1)
+	s.spent.Add(int64(took))
+}
+
+// malformed counts what could not be read as a request.
+func (c *counters) malformed(int) { c.unreadable.Add(1) }
+
+// Stats are counts since the proxy was made.
+type Stats struct {
+	Outcomes      map[string]int64 // by outcome: hit, miss, collapsed, check-in, …
+	Statuses      [6]int64         // by the first digit of the status
+	SentBytes     int64            // content sent
+	Latency       []LatencyBucket
+	LatencySum    time.Duration
+	Flights       int64 // begun
+	FlightsNow    int
+	FlightsBroken int64 // ended without a whole body
+	Panics        int64
+	Unreadable    int64 // connections that sent no HTTP request
+}
+
+// LatencyBucket counts exchanges that took less than Below.
+type LatencyBucket struct {
+	Below time.Duration
+	Count int64
+}
+
+// Stats returns the counts as they are now.
+func (p *Proxy) Stats() Stats {
+	c := &p.counters
+	st := Stats{
+		Outcomes:      make(map[string]int64, outcomes),
+		Latency:       make([]LatencyBucket, latencyBuckets),
+		Flights:       c.flights.Load(),
+		FlightsNow:    p.flights.Len(),
+		FlightsBroken: c.flightsBroken.Load(),
+		Panics:        c.panics.Load(),
+		Unreadable:    c.unreadable.Load(),
+	}
+	for i := range st.Latency {
+		st.Latency[i].Below = time.Microsecond << i
+	}
+	for i := range c.stripes {
+		s := &c.stripes[i]
+		for o := outcomeHit; o < outcomes; o++ {
+			st.Outcomes[o.String()] += s.outcomes[o].Load()
+		}
+		for d := range s.statuses {
+			st.Statuses[d] += s.statuses[d].Load()
+		}
+		for b := range s.latency {
+			st.Latency[b].Count += s.latency[b].Load()
+		}
+		st.SentBytes += s.bytes.Load()
+		st.LatencySum += time.Duration(s.spent.Load())
+	}
+	return st
+}
