@@ -230,10 +230,13 @@ func (v *Verdict) worthStoring(p *Policy, status int, h *head, a *asked, c *dire
 	_, _, tagged := parseETag(h.etag)
 	_, dated := parseDate(h.lastModified, v.date)
 	useful := addTime(v.Lifetime, max(v.StaleWhileRevalidate, v.StaleIfError)) > v.Age && !v.validate
-	if !useful && !tagged && !dated {
-		return "no-freshness" // it could neither be served nor validated
+	switch {
+	case useful || tagged || dated:
+		return ""
+	case v.explicit || v.validate:
+		return v.shortcoming() // it could neither be served nor validated
 	}
-	return ""
+	return "no-freshness"
 }
 
 // shortcoming says why a response that is stored is not shared.
