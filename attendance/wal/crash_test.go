@@ -19,12 +19,12 @@ func morning(t *testing.T, fs *memFS, g *ledger, opt Options) {
 			return // a fault may say so
 		}
 		synctest.Wait()
-		for i := range 7 {
-			if g.append(l, 5, 3000) != nil {
+		for i := range 6 {
+			if g.append(l, 5, 600) != nil {
 				time.Sleep(ReviveEvery + time.Second)
 			}
 			synctest.Wait()
-			if i == 5 && run == 1 {
+			if i == 4 && run == 1 {
 				g.removeBefore(l, g.lowest()+8)
 				synctest.Wait()
 			}
@@ -69,8 +69,9 @@ func TestReceiptMeansOnDisk(t *testing.T) {
 					if t.Failed() {
 						return
 					}
+					visible, _ := g.check(t, fs.crash(crashModes(0)[1]), small.Dir, small.Spare)
 					lost := fs.crash(crashModes(uint64(steps))[m])
-					g.copy().survives(t, lost, small)
+					g.copy().survives(t, lost, small, visible)
 					if t.Failed() {
 						t.Logf("crash before step %d: %s %s", steps, op, path)
 					}
@@ -94,11 +95,11 @@ func TestCrashWhileRecovering(t *testing.T) {
 					t.Fatal(err)
 				}
 				for range 6 {
-					g.append(l, 5, 3000)
+					g.append(l, 5, 600)
 					synctest.Wait()
 				}
 				fs.fault = func(op, path string) (bool, error) { return true, errDisk } // the last Append is not acknowledged
-				g.append(l, 9, 3000)
+				g.append(l, 9, 600)
 				fs.mu.Lock()
 				dead := fs.crash(crashModes(5)[4])
 				fs.mu.Unlock()
@@ -111,7 +112,7 @@ func TestCrashWhileRecovering(t *testing.T) {
 					if t.Failed() {
 						return
 					}
-					g.copy().survives(t, dead.crash(crashModes(uint64(steps))[m]), small)
+					g.copy().survives(t, dead.crash(crashModes(uint64(steps))[m]), small, nil)
 					if t.Failed() {
 						t.Logf("second crash before step %d: %s %s", steps, op, path)
 					}
@@ -132,27 +133,30 @@ func TestCrashWhileRecovering(t *testing.T) {
 // for good, with and without effect, and crashes at the end.
 func TestEveryFileCallMayFail(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		kept bool
-		last int    // this many calls fail
-		dir  string // only here; "": everywhere
+		name  string
+		kept  bool
+		last  int    // this many calls fail
+		every int    // of the calls, every such one is the first to fail
+		dir   string // only here; "": everywhere
 	}{
-		{"once, lost", false, 1, ""},
-		{"once, kept", true, 1, ""},
-		{"five times, lost", false, 5, ""},
-		{"five times, kept", true, 5, ""},
-		{"the journal's disk dies, lost", false, 1 << 30, "journal"},
-		{"the journal's disk dies, kept", true, 1 << 30, "journal"},
+		{"once, lost", false, 1, 1, ""},
+		{"once, kept", true, 1, 1, ""},
+		{"five times, lost", false, 5, 2, ""},
+		{"five times, kept", true, 5, 2, ""},
+		{"for good, lost", false, 1 << 30, 3, ""},
+		{"for good, kept", true, 1 << 30, 3, ""},
+		{"the journal's disk dies, lost", false, 1 << 30, 3, "journal"},
+		{"the journal's disk dies, kept", true, 1 << 30, 3, "journal"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for n := 1; ; n++ {
+			for n := 1; ; n += c.every {
 				ran := false
 				synctest.Test(t, func(t *testing.T) { ran = failAt(t, n, c.last, c.kept, c.dir) })
 				if t.Failed() {
 					t.Fatalf("failing from call %d", n)
 				}
 				if !ran {
-					t.Logf("%d calls", n-1)
+					t.Logf("about %d calls", n-1)
 					return
 				}
 			}
@@ -178,12 +182,10 @@ func failAt(t *testing.T, n, last int, kept bool, dir string) (ran bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.fault = nil
-	if dir != "" && ran {
-		return ran // what is left of that disk is for TestLifeOnTheSpare
-	}
-	for _, mode := range crashModes(uint64(n)) {
-		dead := fs.crash(mode)
-		g.copy().survives(t, dead, small)
+	visible, _ := g.check(t, fs.crash(crashModes(0)[1]), small.Dir, small.Spare)
+	for _, m := range []int{0, 1, 4} {
+		mode := crashModes(uint64(n))[m]
+		g.copy().survives(t, fs.crash(mode), small, visible)
 		if t.Failed() {
 			t.Fatalf("failed call: %s; then a crash: %s", what, mode.name)
 		}

@@ -95,8 +95,9 @@ func (g *ledger) compare(t *testing.T, got map[uint64]string) {
 }
 
 // survives opens the journal as after a crash, checks it, goes on appending,
-// and checks again. Nobody writes to fs but survives.
-func (g *ledger) survives(t *testing.T, fs FS, opt Options) {
+// and checks again. visible is what a reader could see before the crash, synced
+// or not. Nobody writes to fs but survives.
+func (g *ledger) survives(t *testing.T, fs FS, opt Options, visible map[uint64]string) {
 	t.Helper()
 	before, _ := g.check(t, fs, opt.Dir, opt.Spare)
 	opt.FS = fs
@@ -111,6 +112,11 @@ func (g *ledger) survives(t *testing.T, fs FS, opt Options) {
 		}
 		if after[seq] != before[seq] {
 			t.Errorf("record %d was there before the start and is gone", seq)
+		}
+	}
+	for seq := range visible {
+		if seq >= l.Next() {
+			t.Errorf("number %d was seen before the crash and will be given out again (next is %d)", seq, l.Next())
 		}
 	}
 	for _, d := range l.Damage() {

@@ -15,7 +15,7 @@ const ReviveEvery = 5 * time.Second
 
 const (
 	segmentBytesDefault = 64 << 20
-	segmentBytesMin     = 64 << 10
+	segmentBytesMin     = 16 << 10
 	segmentBytesMax     = 4 << 30
 )
 
@@ -23,7 +23,7 @@ const (
 type Options struct {
 	Dir   string // made if it is not there
 	Spare string // tried when Dir fails, better on another disk; "": none
-	// SegmentBytes is the size of a segment, 64 KiB to 4 GiB; 0: 64 MiB. One
+	// SegmentBytes is the size of a segment, 16 KiB to 4 GiB; 0: 64 MiB. One
 	// Append must fit into one segment.
 	SegmentBytes int64
 	Host         string // written into each segment; "": the host's name

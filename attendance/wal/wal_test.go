@@ -31,7 +31,7 @@ func readAll(t *testing.T, r *Reader) map[uint64]string {
 }
 
 func TestWhatWasAppendedIsRead(t *testing.T) {
-	opt := Options{Dir: t.TempDir(), SegmentBytes: 64 << 10}
+	opt := Options{Dir: t.TempDir(), SegmentBytes: segmentBytesMin}
 	want := map[uint64]string{}
 	for run := range 3 {
 		l, err := Open(opt)

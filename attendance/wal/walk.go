@@ -104,6 +104,7 @@ func (w *walk) accept(f *frame) {
 		if first <= h.append {
 			return false
 		}
+		w.cur.damaged = true
 		w.report(h.damage) // a later Append: the one with the hole had been synced
 		return true
 	})
@@ -213,35 +214,42 @@ func (w *walk) gap(g *gap) {
 	if w.scan.win.refused != nil {
 		d.Detail = w.scan.win.refused.Error()
 	}
+	torn := w.maybeTorn(g)
 	if d.To != 0 {
 		w.seen, w.known = max(w.seen, d.To), true
 	}
-	s.damaged = true
-	if w.maybeTorn(g) {
+	if torn {
 		w.holes = append(w.holes, hole{damage: d, append: g.found.seq - uint64(g.found.place)})
 		return
 	}
+	s.damaged = true
 	w.report(d)
 }
 
 // maybeTorn says whether a hole lies within one Append that may be the last
 // before a crash.
 func (w *walk) maybeTorn(g *gap) bool {
-	if g.found == nil || g.found.kind != kindRecord || g.expect == 0 {
+	expect := g.expect
+	if expect == 0 && w.known {
+		expect = w.seen + 1 // the link went out with the first Append
+	}
+	if g.found == nil || g.found.kind != kindRecord || expect == 0 {
 		return false
 	}
 	if e := w.cur.end; e != nil && e.flags&endFound == 0 {
 		return false
 	}
-	return g.found.seq-uint64(g.found.place) <= g.expect
+	return g.found.seq-uint64(g.found.place) <= expect
 }
 
 // finish leaves a segment that was read to its end.
 func (w *walk) finish() {
 	s := w.cur
 	for _, h := range w.holes {
-		if !w.scan.closed {
-			h.damage.Kind = Torn
+		if w.scan.closed {
+			s.damaged = true
+		} else {
+			h.damage.Kind, h.damage.Detail = Torn, "in the last Append before a crash"
 		}
 		w.report(h.damage)
 	}

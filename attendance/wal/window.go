@@ -6,9 +6,13 @@ import (
 	"io"
 )
 
-// Reads go in steps of windowBytes: large enough that the disk's own time
-// counts, small enough that a reader costs little memory.
-const windowBytes = 256 << 10
+// Reads begin with windowFirst, enough for a header and a link, and grow to
+// steps of windowBytes: large enough that the disk's own time counts, small
+// enough that a reader costs little memory.
+const (
+	windowFirst = 8 << 10
+	windowBytes = 256 << 10
+)
 
 // pageBytes is the unit in which unreadable places are stepped over.
 const pageBytes = 4096
@@ -31,7 +35,7 @@ func (w *window) drop() { w.buf = w.buf[:0] }
 // valid until the next call.
 func (w *window) at(off int64, n int) []byte {
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		w.fill(off, max(n, windowBytes))
+		w.fill(off, n)
 	}
 	i := off - w.off
 	return w.buf[min(i, int64(len(w.buf))):min(i+int64(n), int64(len(w.buf)))]
@@ -41,12 +45,14 @@ func (w *window) at(off int64, n int) []byte {
 // unless the file ends before. It is valid until the next call.
 func (w *window) from(off int64) []byte {
 	if off < w.off || off+frameBytes > w.off+int64(len(w.buf)) {
-		w.fill(off, windowBytes)
+		w.fill(off, frameBytes)
 	}
 	return w.buf[min(off-w.off, int64(len(w.buf))):]
 }
 
+// fill reads at least n bytes at off.
 func (w *window) fill(off int64, n int) {
+	n = max(n, windowFirst, min(windowBytes, 2*cap(w.buf)))
 	if cap(w.buf) < n {
 		w.buf = make([]byte, n)
 	}
