@@ -56,13 +56,13 @@ type HTTP struct {
 
 	at      attendance.Position
 	parked  *os.File
-	begun   *bulk // the bulk that did not go through last time, with what did
-	records int   // of the window
-	refused int   // of them, parked
+	begun   *passage // the bulk that did not go through last time, with what did
+	records int      // of the window
+	refused int      // of them, parked
 }
 
-// bulk is one bulk on its way.
-type bulk struct {
+// passage is one bulk on its way.
+type passage struct {
 	first, next uint64
 	settled     map[[2]uint64]bool // by first and last position: parts that went through
 	done        attendance.Delivered
@@ -135,7 +135,7 @@ func (s *HTTP) Position(context.Context) (attendance.Position, error) { return s
 func (s *HTTP) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Delivered, error) {
 	rows, _ := b.Fold()
 	if s.begun == nil || s.begun.first != b.First || s.begun.next != b.Next {
-		s.begun = &bulk{first: b.First, next: b.Next, settled: make(map[[2]uint64]bool)}
+		s.begun = &passage{first: b.First, next: b.Next, settled: make(map[[2]uint64]bool)}
 	}
 	if len(rows) > 0 {
 		if err := s.move(attendance.Position{Next: b.First, Until: b.Next}); err != nil {
@@ -143,7 +143,7 @@ func (s *HTTP) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Deli
 		}
 	}
 	writes := s.begun.done.Writes
-	err := s.send(ctx, rows)
+	err := s.send(ctx, rows, len(rows))
 	if err != nil {
 		var how *attendance.DeliverError
 		failed := attendance.Delivered{Writes: s.begun.done.Writes - writes}
@@ -194,13 +194,9 @@ func (s *HTTP) mayPark(records int) bool {
 	return refused < parkedMin || float64(refused) <= s.parkMax*float64(s.records+records)
 }
 
-// send delivers rows, in halves where they are refused as a whole. Parts that
-// went through before are passed over.
-func (s *HTTP) send(ctx context.Context, rows []attendance.Row) error {
-	return s.sendPart(ctx, rows, len(rows))
-}
-
-func (s *HTTP) sendPart(ctx context.Context, rows []attendance.Row, ofBulk int) error {
+// send delivers rows, a part of a bulk of so many, in halves where they are
+// refused as a whole. Parts that went through before are passed over.
+func (s *HTTP) send(ctx context.Context, rows []attendance.Row, ofBulk int) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -209,17 +205,17 @@ func (s *HTTP) sendPart(ctx context.Context, rows []attendance.Row, ofBulk int) 
 		return nil
 	}
 	s.begun.done.Writes++
-	v, err := s.post(ctx, rows, part)
+	v, err := s.post(ctx, rows)
 	if err != nil {
 		return err
 	}
 	switch {
 	case v.refused != "" && len(rows) > 1:
 		half := len(rows) / 2
-		if err := s.sendPart(ctx, rows[:half], ofBulk); err != nil {
+		if err := s.send(ctx, rows[:half], ofBulk); err != nil {
 			return err
 		}
-		return s.sendPart(ctx, rows[half:], ofBulk)
+		return s.send(ctx, rows[half:], ofBulk)
 	case v.refused != "":
 		s.begun.parked = append(s.begun.parked, newParked(&rows[0], v.refused))
 	default:
@@ -240,7 +236,7 @@ func (s *HTTP) sendPart(ctx context.Context, rows []attendance.Row, ofBulk int) 
 }
 
 // post sends one request and judges its answer.
-func (s *HTTP) post(ctx context.Context, rows []attendance.Row, part [2]uint64) (verdict, error) {
+func (s *HTTP) post(ctx context.Context, rows []attendance.Row) (verdict, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(encode(rows)))
 	if err != nil {
 		return verdict{}, err
@@ -249,7 +245,7 @@ func (s *HTTP) post(ctx context.Context, rows []attendance.Row, part [2]uint64) 
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", s.idempotencyKey(part))
+	req.Header.Set("Idempotency-Key", s.idempotencyKey(&rows[0], &rows[len(rows)-1]))
 	req.Header.Set("User-Agent", "firstbell")
 	res, err := s.client.Do(req)
 	if err != nil {
@@ -285,8 +281,10 @@ func encode(rows []attendance.Row) []byte {
 }
 
 // idempotencyKey is the same for the same records to the same sink, also after
-// a restart: 32 hexadecimal digits of SHA-256 over name, first and last.
-func (s *HTTP) idempotencyKey(part [2]uint64) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s %d %d", len(s.name), s.name, part[0], part[1]))
+// a restart: 32 hexadecimal digits of SHA-256 over the sink's name and the first
+// and last record, by position and receipt (positions alone would begin anew
+// with a new journal).
+func (s *HTTP) idempotencyKey(first, last *attendance.Row) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s %d %s %d %s", len(s.name), s.name, first.Seq, first.ID, last.Seq, last.ID))
 	return hex.EncodeToString(sum[:16])
 }
