@@ -25,6 +25,10 @@ type fakeConn struct {
 	n  int // 0 for the first connection of the pool, 1 for the second …
 }
 
+func newFakeConn(t *testing.T, nc net.Conn) *fakeConn {
+	return &fakeConn{t: t, Conn: nc, br: bufio.NewReader(nc)}
+}
+
 // readHead reads a request's head, its empty line included; "" at the end of
 // the connection.
 func (f *fakeConn) readHead() string {
@@ -68,7 +72,8 @@ func newFake(t *testing.T, cfg Config, serve func(f *fakeConn)) *Pool {
 	n := 0
 	cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
-		f := &fakeConn{t: t, Conn: theirs, br: bufio.NewReader(theirs), n: n}
+		f := newFakeConn(t, theirs)
+		f.n = n
 		n++
 		go func() {
 			defer theirs.Close()
