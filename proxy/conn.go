@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -14,8 +15,19 @@ const (
 	writePieceMax = 128 << 10
 )
 
-// listener hands out connections that know their limits.
-type listener struct{ net.Listener }
+// listener hands out connections that know their limits. It may be closed more
+// than once.
+type listener struct {
+	net.Listener
+	once   sync.Once
+	closed error
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.once.Do(func() { l.closed = l.Listener.Close() })
+	return l.closed
+}
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
@@ -32,6 +44,7 @@ func (l *listener) Accept() (net.Conn, error) {
 type clientConn struct {
 	net.Conn
 	remote string // the client's address, without port
+	began  bool   // the client has sent something
 	ended  bool   // the client sends no more
 	until  time.Time
 }
@@ -47,6 +60,7 @@ func newClientConn(c net.Conn) *clientConn {
 // Read implements net.Conn.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.began = c.began || n > 0
 	if err == io.EOF {
 		c.ended = true
 	}

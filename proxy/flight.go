@@ -35,10 +35,9 @@ const (
 // landing is what a flight brings, published when the response's header
 // section is there, or when there will be none.
 type landing struct {
-	head    *cache.Stored // status and fields as they may be sent to anybody; its body is not filled
-	body    *coalesce.Body
-	length  int64
-	variant string // of the request that was sent: readers must have the same
+	head   *cache.Stored // status and fields as they may be sent to all whom it suits, without the body
+	body   *coalesce.Body
+	length int64
 
 	fresh  *cache.Stored    // instead: a stored response that is the answer
 	failed int              // fresh is served because the origin answered this; -1: it did not answer
@@ -62,7 +61,13 @@ func (x *exchange) flightKey(found *cache.Found) []byte {
 	if len(found.Vary) == 0 {
 		return x.request.Key
 	}
-	return cache.VariantKey(append(append([]byte(nil), x.request.Key...), ' '), found.Vary, &x.asked)
+	return x.variantKey(found.Vary)
+}
+
+// variantKey is the key of the flight for x's variant; the space keeps it apart
+// from every cache key.
+func (x *exchange) variantKey(vary []string) []byte {
+	return cache.VariantKey(append(append([]byte(nil), x.request.Key...), ' '), vary, &x.asked)
 }
 
 // forwardCollapsed joins the flight for the request, or begins it, and answers
@@ -76,6 +81,9 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 	}
 	for range joinsMax {
 		f, leader := p.flights.Join(key)
+		if leader && p.landedMeanwhile(f, x) {
+			return
+		}
 		if leader {
 			p.begin(f, x, found.Stored, true)
 		}
@@ -85,13 +93,8 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 			return
 		}
 		x.note.collapsed = !leader
-		if l.variant != "" && !leader && !x.sameVariant(l) {
-			key = cache.VariantKey(append(append([]byte(nil), x.request.Key...), ' '), l.head.Verdict.Vary, &x.asked)
-			if s := p.cache.Lookup(&x.request, x.route.Cache, time.Now()); s.Outcome == cache.Hit {
-				x.note.found(&s)
-				p.answerStored(x, s.Stored, outcomeHit)
-				return
-			}
+		if s := l.answer(); s != nil && !leader && !s.Suits(&x.request, x.route.Cache) {
+			key = x.variantKey(s.Verdict.Vary)
 			continue
 		}
 		if p.answerLanding(x, l, leader) {
@@ -103,9 +106,27 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 	p.forward(x, outcomeUncacheable)
 }
 
-// sameVariant reports whether the response of a flight answers x too.
-func (x *exchange) sameVariant(l *landing) bool {
-	return string(cache.VariantKey(nil, l.head.Verdict.Vary, &x.asked)) == l.variant
+// landedMeanwhile answers a leader whose response was stored between its
+// look-up and its flight's beginning, and ends the flight.
+func (p *Proxy) landedMeanwhile(f *coalesce.Flight[*landing], x *exchange) bool {
+	found := p.cache.Lookup(&x.request, x.route.Cache, time.Now())
+	if found.Outcome != cache.Hit {
+		return false
+	}
+	f.Publish(&landing{fresh: found.Stored})
+	f.Land()
+	x.note = note{}
+	x.note.found(&found)
+	p.answerStored(x, found.Stored, outcomeHit)
+	return true
+}
+
+// answer is the response that a flight brought for all whom it suits, or nil.
+func (l *landing) answer() *cache.Stored {
+	if l.fresh != nil {
+		return l.fresh
+	}
+	return l.head
 }
 
 // answerLanding answers with what a flight brought. It returns false when that
@@ -342,11 +363,10 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		}
 	})
 	l := &landing{
-		head:    p.cache.NewStored(&plan.request, v, res.Status, fields, nil, t.requestTime, t.responseTime),
-		body:    body,
-		length:  res.ContentLength,
-		variant: string(cache.VariantKey(nil, v.Vary, plan.request.Fields)),
-		detail:  v.Detail,
+		head:   p.cache.NewStored(&plan.request, v, res.Status, fields, nil, t.requestTime, t.responseTime),
+		body:   body,
+		length: res.ContentLength,
+		detail: v.Detail,
 	}
 	if plan.read {
 		l.mine, _ = body.NewReader() // nothing is gone of a body that has not begun

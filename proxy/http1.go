@@ -58,7 +58,7 @@ type quiet struct{}
 func (quiet) Printf(string, ...any) {}
 
 func (s *http1) serve(ln net.Listener) error {
-	return s.srv.Serve(&listener{Listener: ln})
+	return s.srv.Serve(ln)
 }
 
 // shutdown ends the server once every exchange under way is answered, or with
@@ -204,6 +204,10 @@ func (h *h1) finish() {
 
 // refuse answers what fasthttp's reader could not make a request of.
 func (s *http1) refuse(ctx *fasthttp.RequestCtx, err error) {
+	if c, ok := ctx.Conn().(*clientConn); ok && !c.began {
+		_ = c.Close() // it was opened in advance and not needed: no answer is due
+		return
+	}
 	status, detail := fasthttp.StatusBadRequest, "this is not an HTTP/1.1 request"
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error

@@ -84,10 +84,11 @@ func (p *Proxy) SetAccess(a AccessLog) { p.access.set(a, p.log) }
 // Serve answers HTTP/1.1 from ln until Shutdown or an error of the listener.
 // After Shutdown it returns nil.
 func (p *Proxy) Serve(ln net.Listener) error {
+	ours := &listener{Listener: ln}
 	p.mu.Lock()
-	p.listeners = append(p.listeners, ln)
+	p.listeners = append(p.listeners, ours)
 	p.mu.Unlock()
-	err := p.http1.serve(ln)
+	err := p.http1.serve(ours)
 	if p.draining.Load() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -107,7 +108,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.draining.Store(true)
 	p.mu.Lock()
 	for _, ln := range p.listeners {
-		_ = ln.Close() // it may be closed already
+		_ = ln.Close() // who closed it already has the error
 	}
 	p.mu.Unlock()
 	select {

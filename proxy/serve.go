@@ -48,6 +48,9 @@ func (p *Proxy) serve(x *exchange) {
 // where that can pay.
 func (p *Proxy) miss(x *exchange, found *cache.Found) {
 	switch {
+	case found.OnlyIfCached:
+		x.outcome = outcomeRefused
+		p.problem(x, 504, "this is not stored, and the request wants nothing else (only-if-cached)", nil)
 	case found.Uncacheable:
 		p.forward(x, outcomeUncacheable)
 	case x.fields.Peek("Range") != nil:

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -26,7 +27,8 @@ type chunks struct {
 	trailer field.List
 }
 
-// read fills p. whole says that the last chunk and the trailer section have
+// read fills p with one chunk's content, and with that of the chunks behind it
+// that have come already: small chunks would else cost a Read each. whole says that the last chunk and the trailer section have
 // been read; io.EOF, as ever, that the connection ended.
 func (k *chunks) read(c *conn, p []byte, idle time.Duration, t trailerLimits) (n int, whole bool, err error) {
 	if k.left == 0 {
@@ -40,7 +42,23 @@ func (k *chunks) read(c *conn, p []byte, idle time.Duration, t trailerLimits) (n
 	}
 	n, err = c.read(p[:min(int64(len(p)), k.left)], idle)
 	k.left -= int64(n)
-	return n, false, err
+	if err == nil && k.left == 0 && n < len(p) && nextHasCome((*c.buf)[c.r:c.w]) {
+		var more int
+		more, whole, err = k.read(c, p[n:], idle, t)
+		n += more
+	}
+	return n, whole, err
+}
+
+// nextHasCome reports whether b, what has been received behind a chunk's
+// content, holds the next chunk's line and some of its content, or a plain end
+// of the message: reading on waits for nobody.
+func nextHasCome(b []byte) bool {
+	if bytes.HasPrefix(b, []byte("\r\n0")) {
+		return bytes.HasPrefix(b, []byte("\r\n0\r\n\r\n"))
+	}
+	line := bytes.IndexByte(b[min(len(b), len("\r\n")):], '\n')
+	return line >= 0 && len("\r\n")+line+1 < len(b)
 }
 
 // next reads up to the content of the next chunk; left is 0 after the last.
@@ -118,9 +136,9 @@ type trailerLimits struct{ bytesMax, fieldsMax int }
 // Fields forbidden there are dropped.
 func readTrailer(c *conn, idle time.Duration, t trailerLimits) (field.List, error) {
 	var l field.List
-	bytes := 0
+	size := 0
 	for lines := 0; ; lines++ {
-		b, err := c.readLine(t.bytesMax-bytes, idle)
+		b, err := c.readLine(t.bytesMax-size, idle)
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +146,7 @@ func readTrailer(c *conn, idle time.Duration, t trailerLimits) (field.List, erro
 		if line == "" {
 			return l, nil
 		}
-		if bytes += len(b); lines >= t.fieldsMax {
+		if size += len(b); lines >= t.fieldsMax {
 			return nil, malformed("more than %d trailer fields", t.fieldsMax)
 		}
 		name, value, err := parseField(line)

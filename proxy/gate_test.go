@@ -1,0 +1,251 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttputil"
+
+	"firstbell/cache"
+	"firstbell/proxy/admission"
+	"firstbell/proxy/origin"
+)
+
+// TestMain serves one exchange first: fasthttp starts its clock goroutine with
+// it, which must not belong to a bubble of fake time.
+func TestMain(m *testing.M) {
+	ln := fasthttputil.NewInmemoryListener()
+	warm := &fasthttp.Server{Handler: func(*fasthttp.RequestCtx) {}}
+	go warm.Serve(ln)
+	c, err := ln.Dial()
+	if err == nil {
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		io.ReadAll(c)
+	}
+	ln.Close()
+	os.Exit(m.Run())
+}
+
+// gate is a proxy in front of an origin, with no network between them.
+type gate struct {
+	t        *testing.T
+	proxy    *Proxy
+	cache    *cache.Cache
+	upstream *Upstream
+	ln       *fasthttputil.InmemoryListener
+	client   *http.Client
+
+	mu      sync.Mutex // guards fetches
+	fetches []string   // "METHOD target" of what reached the origin
+}
+
+// inBubble runs a test of the gate in fake time.
+func inBubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		// fasthttp's worker pool looks for its end every ten seconds.
+		t.Cleanup(func() { time.Sleep(time.Minute) })
+		f(t)
+	})
+}
+
+// cached is a route that caches by the responses alone.
+func cached(p cache.Policy) func(*Upstream) []*Route {
+	return func(up *Upstream) []*Route {
+		return []*Route{{Hosts: []string{"*"}, Origin: up, Cache: &p}}
+	}
+}
+
+// plain is a route that caches nothing.
+func plain(up *Upstream) []*Route { return []*Route{{Hosts: []string{"*"}, Origin: up}} }
+
+func newGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route) *gate {
+	t.Helper()
+	g := &gate{t: t, ln: fasthttputil.NewInmemoryListener()}
+	originLn := fasthttputil.NewInmemoryListener()
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		g.fetches = append(g.fetches, r.Method+" "+r.RequestURI)
+		g.mu.Unlock()
+		answer(w, r)
+	})}
+	go srv.Serve(originLn)
+	return g.start(originLn.Dial, routes, func() { srv.Close() })
+}
+
+// start puts the proxy before whatever dial reaches.
+func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Route, closeOrigin func()) *gate {
+	t := g.t
+	t.Helper()
+	pool, err := origin.New(origin.Config{Name: "lms", Servers: []string{"http://origin.test"},
+		Dial: func(context.Context, string, string) (net.Conn, error) { return dial() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.cache, err = cache.New(cache.Options{MemoryBytes: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	g.upstream = &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}
+	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}}, NewTable(routes(g.upstream)))
+	served := make(chan error, 1)
+	go func() { served <- g.proxy.Serve(g.ln) }()
+	transport := &http.Transport{
+		DialContext:        func(context.Context, string, string) (net.Conn, error) { return g.ln.Dial() },
+		DisableCompression: true, MaxIdleConnsPerHost: 1000,
+	}
+	g.client = &http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := g.proxy.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		pool.Close()
+		closeOrigin()
+		g.cache.Close()
+	})
+	return g
+}
+
+func (g *gate) fetched() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]string(nil), g.fetches...)
+}
+
+// answer is what a client got.
+type answer struct {
+	*http.Response
+	body  string
+	err   error         // of reading the body
+	first time.Duration // from the request to the first byte of the body
+	took  time.Duration
+}
+
+func (a *answer) cacheStatus() string { return a.Header.Get("Cache-Status") }
+
+// get asks for a path of school.example; fields are "Name: value".
+func (g *gate) get(path string, fields ...string) *answer { return g.do("GET", path, nil, fields...) }
+
+func (g *gate) do(method, path string, body io.Reader, fields ...string) *answer {
+	g.t.Helper()
+	req, err := http.NewRequest(method, "http://school.example"+path, body)
+	if err != nil {
+		g.t.Errorf("%s %s: %v", method, path, err)
+		return &answer{Response: &http.Response{Header: http.Header{}}, err: err}
+	}
+	for _, f := range fields {
+		name, value, _ := strings.Cut(f, ": ")
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Add(name, value)
+	}
+	began := time.Now()
+	res, err := g.client.Do(req)
+	if err != nil {
+		g.t.Errorf("%s %s: %v", method, path, err)
+		return &answer{Response: &http.Response{Header: http.Header{}}, err: err}
+	}
+	defer res.Body.Close()
+	a := &answer{Response: res}
+	var buf bytes.Buffer
+	one := make([]byte, 1)
+	if n, _ := io.ReadFull(res.Body, one); n == 1 {
+		a.first = time.Since(began)
+		buf.Write(one)
+		_, a.err = buf.ReadFrom(res.Body)
+	}
+	a.body, a.took = buf.String(), time.Since(began)
+	return a
+}
+
+// raw sends bytes as they are and returns all that comes back.
+func (g *gate) raw(request string) string {
+	g.t.Helper()
+	c, err := g.ln.Dial()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer c.Close()
+	go io.WriteString(c, request)
+	c.SetReadDeadline(time.Now().Add(5 * time.Minute))
+	all, _ := io.ReadAll(c)
+	return string(all)
+}
+
+// rawOrigin is an origin that answers each request's head with the next of
+// its scripts, and closes the connection after it.
+type rawOrigin struct {
+	t        *testing.T
+	ln       *fasthttputil.InmemoryListener
+	scripts  chan func(net.Conn)
+	received chan string
+}
+
+func newRawOrigin(t *testing.T, scripts ...func(net.Conn)) *rawOrigin {
+	o := &rawOrigin{t: t, ln: fasthttputil.NewInmemoryListener(), scripts: make(chan func(net.Conn), len(scripts)), received: make(chan string, 64)}
+	for _, s := range scripts {
+		o.scripts <- s
+	}
+	go func() {
+		for {
+			c, err := o.ln.Accept()
+			if err != nil {
+				return
+			}
+			go o.converse(c)
+		}
+	}()
+	return o
+}
+
+func (o *rawOrigin) converse(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	var head strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		head.WriteString(line)
+		if line == "\r\n" {
+			break
+		}
+	}
+	o.received <- head.String()
+	select {
+	case script := <-o.scripts:
+		script(c)
+	default:
+		io.WriteString(c, "HTTP/1.1 500 Out Of Script\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	}
+}
+
+// says is a script that sends text.
+func says(text string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, text) } }
+
+func newRawGate(t *testing.T, routes func(*Upstream) []*Route, scripts ...func(net.Conn)) (*gate, *rawOrigin) {
+	t.Helper()
+	o := newRawOrigin(t, scripts...)
+	g := &gate{t: t, ln: fasthttputil.NewInmemoryListener()}
+	return g.start(o.ln.Dial, routes, func() { o.ln.Close() }), o
+}

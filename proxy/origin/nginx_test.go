@@ -1,0 +1,228 @@
+package origin
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"firstbell/proxy/field"
+)
+
+// nginxConf serves a directory, and two locations of another kind.
+const nginxConf = `
+daemon off; master_process off; pid nginx.pid; error_log error.log; worker_processes 1;
+events { worker_connections 512; }
+http {
+  access_log off; default_type text/plain; keepalive_requests 50; client_max_body_size 1m;
+  client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+  gzip on; gzip_min_length 100; gzip_types text/plain; gzip_proxied any;
+  server {
+    listen 127.0.0.1:%d;
+    root files;
+    location = /empty { return 204; }
+    location = /moved { return 301 /small.txt; }
+    location = /put { proxy_pass http://127.0.0.1:%d/empty; }
+  }
+}
+`
+
+// startNginx runs nginx on files until the test ends, and returns its address.
+func startNginx(t *testing.T, files map[string][]byte) string {
+	t.Helper()
+	binary, err := exec.LookPath("nginx")
+	if err != nil {
+		binary = "/usr/sbin/nginx"
+		_, err = os.Stat(binary)
+	}
+	if err != nil && os.Getenv("FIRSTBELL_REQUIRE_SERVICES") == "1" {
+		t.Fatalf("nginx is required and not installed: %v", err)
+	} else if err != nil {
+		t.Skip("nginx is not installed: left out are large, small, gzip, range and chunked answers of a real origin")
+	}
+	dir := t.TempDir()
+	for _, d := range []string{"files", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, "files", name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	port := freePort(t)
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, port, port), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "-p", dir, "-c", conf, "-e", "error.log")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("starting nginx: %v", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-exited
+	})
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	waitListening(t, addr, exited, &out)
+	return addr
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// waitListening returns once nginx, a process of its own, takes connections.
+func waitListening(t *testing.T, addr string, exited chan error, out *bytes.Buffer) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if nc, err := net.Dial("tcp", addr); err == nil {
+			_ = nc.Close()
+			return
+		}
+		select {
+		case err := <-exited:
+			exited <- err
+			t.Fatalf("nginx ended: %v\n%s", err, out)
+		case <-deadline:
+			t.Fatalf("nginx does not listen on %s after 20 s", addr)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestARealNginx(t *testing.T) {
+	large := make([]byte, 8<<20)
+	rnd := rand.NewChaCha8([32]byte{1})
+	_, _ = rnd.Read(large)
+	small := []byte("Good morning.\n")
+	text := []byte(strings.Repeat("nine o'clock, the first lesson begins\n", 2000))
+	addr := startNginx(t, map[string][]byte{"small.txt": small, "large.bin": large, "text.txt": text, "zero.txt": nil})
+	p := newPool(t, Config{Name: "nginx", Servers: []string{"http://" + addr}})
+	t.Cleanup(func() { _ = p.Close() })
+	at := func(method, target string, fields ...field.Field) *Request {
+		return &Request{Method: method, Target: target, Host: "a.test", Fields: fields}
+	}
+
+	t.Run("small, kept alive", func(t *testing.T) {
+		before := p.Stats().Servers[0]
+		for range 120 {
+			res, body := mustDo(t, p, at("GET", "/small.txt"))
+			if res.Status != 200 || body != string(small) || res.Fields.Get("Etag") == "" || res.Fields.Has("Connection") {
+				t.Fatalf("got %d %q with %s", res.Status, body, lines(res.Fields))
+			}
+		}
+		// nginx closes behind every 50th request and says so.
+		after := p.Stats().Servers[0]
+		if opened := after.Opened - before.Opened; opened != 3 {
+			t.Errorf("%d connections for 120 requests of at most 50 each, want 3", opened)
+		}
+	})
+	t.Run("empty", func(t *testing.T) {
+		for target, want := range map[string]int{"/zero.txt": 200, "/empty": 204} {
+			if res, body := mustDo(t, p, at("GET", target)); res.Status != want || body != "" || res.ContentLength != 0 {
+				t.Errorf("%s: %d %q, length %d; want %d with nothing", target, res.Status, body, res.ContentLength, want)
+			}
+		}
+	})
+	t.Run("large, many at once", func(t *testing.T) {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				res, body, err := do(t.Context(), p, at("GET", "/large.bin"))
+				if err != nil || res.ContentLength != int64(len(large)) || sha256.Sum256([]byte(body)) != sha256.Sum256(large) {
+					t.Errorf("%d bytes, %v; want the file of %d", len(body), err, len(large))
+				}
+			})
+		}
+		wg.Wait()
+	})
+	t.Run("HEAD", func(t *testing.T) {
+		res, body := mustDo(t, p, at("HEAD", "/large.bin"))
+		if res.Status != 200 || body != "" || res.ContentLength != int64(len(large)) {
+			t.Errorf("%d, %d bytes of content, length %d; want 200, 0, %d", res.Status, len(body), res.ContentLength, len(large))
+		}
+	})
+	t.Run("gzip, chunked", func(t *testing.T) {
+		res, body := mustDo(t, p, at("GET", "/text.txt", field.Field{Name: "Accept-Encoding", Value: "gzip"}))
+		if res.ContentLength != -1 || res.Fields.Get("Content-Encoding") != "gzip" || res.Fields.Has("Transfer-Encoding") {
+			t.Fatalf("length %d, %s; want unknown, gzip", res.ContentLength, lines(res.Fields))
+		}
+		zr, err := gzip.NewReader(strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(zr); err != nil || !bytes.Equal(got, text) {
+			t.Errorf("%d bytes unpacked, %v; want the file of %d", len(got), err, len(text))
+		}
+	})
+	t.Run("ranges", func(t *testing.T) {
+		res, body := mustDo(t, p, at("GET", "/large.bin", field.Field{Name: "Range", Value: "bytes=1000-1999"}))
+		if res.Status != 206 || body != string(large[1000:2000]) {
+			t.Errorf("%d with %d bytes, want 206 with 1000", res.Status, len(body))
+		}
+		res, body = mustDo(t, p, at("GET", "/large.bin", field.Field{Name: "Range", Value: "bytes=0-9,100-109"}))
+		if res.Status != 206 || !strings.Contains(body, string(large[100:110])) || int64(len(body)) != res.ContentLength {
+			t.Errorf("%d with %d bytes, want 206 with two parts", res.Status, len(body))
+		}
+		if res, _ = mustDo(t, p, at("GET", "/small.txt", field.Field{Name: "Range", Value: "bytes=900-"})); res.Status != 416 {
+			t.Errorf("%d, want 416", res.Status)
+		}
+	})
+	t.Run("validators", func(t *testing.T) {
+		res, _ := mustDo(t, p, at("GET", "/small.txt"))
+		res, body := mustDo(t, p, at("GET", "/small.txt", field.Field{Name: "If-None-Match", Value: res.Fields.Get("ETag")}))
+		if res.Status != 304 || body != "" {
+			t.Errorf("%d %q, want 304 with nothing", res.Status, body)
+		}
+	})
+	t.Run("errors", func(t *testing.T) {
+		for target, want := range map[string]int{"/none": 404, "/moved": 301, "/%2e%2e/x": 400} {
+			if res, body := mustDo(t, p, at("GET", target)); res.Status != want || int64(len(body)) != res.ContentLength {
+				t.Errorf("%s: %d with %d bytes, want %d", target, res.Status, len(body), want)
+			}
+		}
+	})
+	t.Run("uploads", func(t *testing.T) {
+		for _, length := range []int64{-1, 100_000, 1000} {
+			r := at("POST", "/put")
+			r.Body, r.ContentLength = io.LimitReader(zeros{}, max(length, 100_000)), length
+			if res, _ := mustDo(t, p, r); res.Status != 204 {
+				t.Errorf("length %d: %d, want 204", length, res.Status)
+			}
+		}
+		r := at("POST", "/put")
+		r.Body, r.ContentLength = zeros{}, 64<<20 // nginx says 413 before it comes
+		if res, _ := mustDo(t, p, r); res.Status != 413 {
+			t.Errorf("64 MiB: %d, want 413", res.Status)
+		}
+	})
+	t.Run("trouble is named", func(t *testing.T) {
+		if st := p.Stats().Servers[0]; st.Failures != 0 || st.InFlight != 0 {
+			t.Errorf("%+v, want no failures and nothing in flight", st)
+		}
+	})
+}
