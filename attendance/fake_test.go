@@ -65,6 +65,12 @@ func (l *fakeLog) set(fail error, keeps bool) {
 	l.fail, l.keeps = fail, keeps
 }
 
+func (l *fakeLog) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.appends
+}
+
 // journal reads the log back; positions begin at 1.
 func (l *fakeLog) journal(from uint64) iter.Seq2[Record, error] {
 	l.mu.Lock()
