@@ -98,12 +98,12 @@ func TestCrashWhileRecovering(t *testing.T) {
 					g.append(l, 5, 600)
 					synctest.Wait()
 				}
-				fs.fault = func(op, path string) (bool, error) { return true, errDisk } // the last Append is not acknowledged
+				fs.fail(func(op, path string) (bool, error) { return true, errDisk }) // the last Append is not acknowledged
 				g.append(l, 9, 600)
 				fs.mu.Lock()
 				dead := fs.crash(crashModes(5)[4])
 				fs.mu.Unlock()
-				fs.fault = nil
+				fs.fail(nil)
 				l.Close()
 
 				steps := 0

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -51,6 +50,13 @@ func newMemFS() *memFS {
 }
 
 var errDisk = &fs.PathError{Op: "sync", Path: "test disk", Err: syscall.EIO}
+
+// fail sets what decides over calls from now on; nil: all succeed.
+func (m *memFS) fail(fault func(op, path string) (kept bool, err error)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = fault
+}
 
 // step runs one call that changes something.
 func (m *memFS) step(op, path string, do func() error) error {
@@ -390,12 +396,6 @@ func (m *memFS) clone() *memFS {
 	defer m.mu.Unlock()
 	return m.crash(crashModes(0)[1])
 }
-
-func (m *memFS) String() string {
-	return fmt.Sprintf("%d files", len(m.seen))
-}
-
-var _ FS = (*memFS)(nil)
 
 func TestForgetfulFileSystemForgets(t *testing.T) {
 	m := newMemFS()

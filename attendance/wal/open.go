@@ -148,7 +148,7 @@ func (l *Log) adopt(c *chain, seen uint64, blind bool) {
 			if s.closed {
 				flags = endAcknowledged
 			}
-			l.ends = append(l.ends, segmentEnd{s.number, s.id, s.dataEnd, s.last, flags})
+			l.ends = append(l.ends, segmentEnd{s.number, s.id, s.dataEnd, max(s.last, s.lost), flags})
 		}
 	}
 	if blind {

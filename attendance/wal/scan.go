@@ -155,3 +155,42 @@ func (s *scan) lookAhead(from int64) (*frame, int64) {
 	}
 	return nil, 0
 }
+
+// sectorBytes is the smallest piece of a write that a disk keeps or loses whole.
+const sectorBytes = 512
+
+// lostSector says whether [from, to) holds a piece of zeros that a power cut
+// can have left: all that lies of one sector in it, or the end of the file.
+// The space of a segment is zeros before it is written, so a write cut short
+// shows as such pieces; other bytes that do not match are damage.
+func (s *scan) lostSector(from, to int64) bool {
+	for off := from; off < to; {
+		end := min(to, (off/sectorBytes+1)*sectorBytes)
+		p := s.win.at(off, int(end-off))
+		if int64(len(p)) < end-off || len(bytes.TrimRight(p, "\x00")) == 0 {
+			return true
+		}
+		off = end
+	}
+	return false
+}
+
+// wrecked says how long the frame at off claims to be, if its head can be read
+// and all of it was written, and its checksum does not match all the same. Its
+// last byte was copied last: once that is there, a write under way is over.
+func (s *scan) wrecked(off int64) (int64, bool) {
+	p := s.win.at(off, frameBytes)
+	if len(p) < frameBytes || s.expect == 0 || binary.LittleEndian.Uint64(p[8:]) != s.expect {
+		return 0, false
+	}
+	n, ok := frameLength(p, s.id)
+	if !ok || s.lostSector(off, off+n) {
+		return 0, false
+	}
+	if end := s.win.at(off+n-1, 1); len(end) == 0 || end[0] == 0 {
+		return 0, false
+	}
+	s.win.drop()
+	_, ok = s.frameAt(off)
+	return n, !ok
+}

@@ -37,6 +37,7 @@ type segment struct {
 	closed      bool  // an end frame was read
 	unreadable  int64
 	damaged     bool
+	lost        uint64 // the number of a last record that is there and wrong
 }
 
 func (s *segment) dir() string { return filepath.Dir(s.path) }

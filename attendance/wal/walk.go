@@ -73,6 +73,9 @@ func (w *walk) next() (r Record, ok bool) {
 		f, g := w.scan.next()
 		if g != nil {
 			if g.found == nil && w.growing() {
+				if n, ok := w.scan.wrecked(g.from); ok {
+					w.report(w.wreck(g, n))
+				}
 				return Record{}, false
 			}
 			w.gap(g)
@@ -190,9 +193,7 @@ func (w *walk) begin() {
 func (w *walk) gap(g *gap) {
 	s := w.cur
 	if g.found == nil && s.openEnded() {
-		if !g.zero {
-			w.report(Damage{Kind: Torn, Segment: s.path, Offset: g.from, Bytes: g.to - g.from})
-		}
+		w.openGap(g)
 		return
 	}
 	d := Damage{Kind: Damaged, Segment: s.path, Offset: g.from, Bytes: g.to - g.from, From: g.expect}
@@ -226,6 +227,29 @@ func (w *walk) gap(g *gap) {
 	w.report(d)
 }
 
+// openGap judges what lies behind the last frame of a segment whose end is not
+// stated: what a power cut left of an Append, unless it is all there and wrong.
+func (w *walk) openGap(g *gap) {
+	if g.zero {
+		return
+	}
+	d := Damage{Kind: Torn, Segment: w.cur.path, Offset: g.from, Bytes: g.to - g.from}
+	if n, ok := w.scan.wrecked(g.from); ok {
+		d = w.wreck(g, n)
+		w.seen, w.known = g.expect, true
+		w.cur.damaged, w.cur.lost = true, g.expect
+		w.scan.off += n // so that the next link names it
+	}
+	w.report(d)
+}
+
+func (w *walk) wreck(g *gap, n int64) Damage {
+	return Damage{
+		Kind: Damaged, Segment: w.cur.path, Offset: g.from, Bytes: n, From: g.expect, To: g.expect,
+		Detail: "in the last Append, which may not have been acknowledged",
+	}
+}
+
 // maybeTorn says whether a hole lies within one Append that may be the last
 // before a crash.
 func (w *walk) maybeTorn(g *gap) bool {
@@ -239,7 +263,7 @@ func (w *walk) maybeTorn(g *gap) bool {
 	if e := w.cur.end; e != nil && e.flags&endFound == 0 {
 		return false
 	}
-	return g.found.seq-uint64(g.found.place) <= expect
+	return g.found.seq-uint64(g.found.place) <= expect && w.scan.lostSector(g.from, g.to)
 }
 
 // finish leaves a segment that was read to its end.
