@@ -16,8 +16,9 @@
 //     into Excel's 1,048,576 rows is refused before the first byte is written;
 //   - an error from the rows or the writer is returned, and ToFile leaves no
 //     file then: there is no half register that looks whole;
-//   - memory holds the roster, one school's day and, for .xlsx, the workbook's
-//     sheets up to 16 MiB each (excelize keeps the rest in temporary files).
+//   - memory holds the roster and one school's day, however many schools and
+//     days there are. Only .xlsx takes more: each sheet up to 16 MiB (excelize
+//     keeps the rest in temporary files), about 2 KB a line in small sheets.
 //
 // Who is absent. Expected in every period of a school day is who is enrolled in
 // a class of the school on that date, or belongs to the school and to no class.

@@ -153,8 +153,24 @@ func Write(w io.Writer, format Format, in Input) (*Summary, error) {
 
 // ToFile lets write fill the file at path, which appears, complete and synced,
 // when write and everything after it went well. After an error the path is as it
-// was before. Only the owner may read the file: it names children.
-func ToFile(path string, write func(io.Writer) error) (err error) {
+// was before. Only the owner may read the file: it names children. A path that
+// is there and no regular file, such as /dev/stdout, is written to as it is.
+func ToFile(path string, write func(io.Writer) error) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return cmp.Or(write(f), f.Close())
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // or the link would be replaced
+	}
+	return replaceFile(path, write)
+}
+
+func replaceFile(path string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err

@@ -97,7 +97,11 @@ func rowsOf(rows ...attendance.Row) iter.Seq2[attendance.Row, error] {
 }
 
 func testInput(t testing.TB, rows ...attendance.Row) Input {
-	return Input{Filter: Filter{From: monday}, Rows: rowsOf(rows...), Roster: testRoster(t), Schools: testSchools(t), AsOf: AsOf{At: after, Position: 4711}}
+	schools := testSchools(t)
+	for i := range rows {
+		rows[i].Timetable = schools.School(rows[i].School).Timetable.Version()
+	}
+	return Input{Filter: Filter{From: monday}, Rows: rowsOf(rows...), Roster: testRoster(t), Schools: schools, AsOf: AsOf{At: after, Position: 4711}}
 }
 
 // keep takes lines for tests: "school period class student status".

@@ -385,6 +385,22 @@ func TestAFileIsWholeOrNotThere(t *testing.T) {
 	if got, _ := os.ReadFile(path); string(got) != "second" {
 		t.Errorf("after a broken export the file has %q, want what it had, %q", got, "second")
 	}
+	link := filepath.Join(dir, "link.csv")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := ToFile(link, func(w io.Writer) error { _, err := io.WriteString(w, "third"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "third" {
+		t.Errorf("through a link: got %q, want %q", got, "third")
+	}
+	if err := ToFile(os.DevNull, half); !errors.Is(err, errBroken) {
+		t.Errorf("a device: got %v, want %v", err, errBroken)
+	}
+	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
+		t.Errorf("the device has become %v, %v", info, err)
+	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got mode %v, want 0600", info.Mode())

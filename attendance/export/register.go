@@ -205,14 +205,19 @@ func (r *register) schoolDay(at unit, rows []attendance.Row) error {
 		r.periodFound = true
 		lines := make([]Line, 0, len(d.rows[p]))
 		for i := range d.rows[p] {
-			if r.wanted(d, &d.rows[p][i]) {
-				lines = append(lines, d.line(&d.rows[p][i]))
+			row := &d.rows[p][i]
+			if !r.wanted(d, row) {
+				continue
 			}
+			if row.Timetable != d.table.Version() {
+				r.summary.otherTable++
+			}
+			lines = append(lines, d.line(row))
 		}
 		lines = r.appendAbsent(lines, d, p)
 		slices.SortFunc(lines, compareLines)
 		for i := range lines {
-			r.summary.count(&lines[i])
+			r.summary.add(&lines[i])
 			if err := r.out.line(&lines[i]); err != nil {
 				return err
 			}

@@ -200,6 +200,19 @@ func TestFilterNeedsDays(t *testing.T) {
 	}
 }
 
+func TestAnotherTimetableIsTold(t *testing.T) {
+	in := testInput(t, row("hanbit", "9", "", "s1", "09:00"))
+	if _, sum := run(t, in); fact(sum, "other timetable") != "" {
+		t.Errorf("got %q, want nothing", fact(sum, "other timetable"))
+	}
+	old := row("hanbit", "1", "", "s1", "09:00") // renamed since
+	old.Timetable = "0123456789abcdef"
+	in.Rows = rowsOf(old)
+	if _, sum := run(t, in); !strings.HasPrefix(fact(sum, "other timetable"), "1 check-ins") {
+		t.Errorf("got %q, want 1 check-in told", fact(sum, "other timetable"))
+	}
+}
+
 func TestFactsSayWhatTheRegisterRestsOn(t *testing.T) {
 	in := testInput(t)
 	in.AsOf.Missing, in.AsOf.Incidents = []string{"17", "40-45"}, []string{"The journal was down from 09:01 to 09:03."}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"firstbell/attendance/timetable"
 )
 
 // Counts are the lines of a register by status.
@@ -19,9 +21,9 @@ func (c *Counts) Lines() int { return c.Present + c.Late + c.Absent + c.Outside 
 
 func (c *Counts) add(l *Line) {
 	switch l.Status {
-	case "present":
+	case string(timetable.Present):
 		c.Present++
-	case "late":
+	case string(timetable.Late):
 		c.Late++
 	case Absent:
 		c.Absent++
@@ -48,12 +50,11 @@ type Summary struct {
 	Notes []string
 
 	notBegun     int  // periods of schools that begin after AsOf.At
+	otherTable   int  // lines whose status another timetable gave
 	classUnknown bool // the filter's class is in no roster
 }
 
 const notesMax = 1000
-
-func (s *Summary) count(l *Line) { s.add(l) }
 
 func (s *Summary) note(format string, args ...any) {
 	if len(s.Notes) < notesMax {
@@ -125,6 +126,9 @@ func (s *Summary) Facts() []Fact {
 	}
 	if s.notBegun > 0 {
 		facts = append(facts, Fact{"not begun", fmt.Sprintf("%d periods of schools had not begun: nobody is absent from them yet", s.notBegun)})
+	}
+	if s.otherTable > 0 {
+		facts = append(facts, Fact{"other timetable", fmt.Sprintf("%d check-ins have the period and status that an earlier timetable gave them", s.otherTable)})
 	}
 	facts = append(facts, s.unknownFacts()...)
 	for _, note := range slices.Concat(s.AsOf.Incidents, s.Notes) {
