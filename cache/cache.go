@@ -149,7 +149,7 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 
 // consider decides what s is good for.
 func (f *Found) consider(s *Stored, w *wishes, r *Request, p *Policy, now time.Time) {
-	if !p.Anonymous && s.keepsFrom(r.Fields) {
+	if !s.Verdict.MayAnswer(r, p) {
 		f.Outcome, f.Reason, f.Detail = Bypass, "bypass", "credentials"
 		return
 	}
@@ -166,17 +166,6 @@ func (f *Found) consider(s *Stored, w *wishes, r *Request, p *Policy, now time.T
 	default:
 		f.Reason = "stale"
 	}
-}
-
-// keepsFrom reports whether s is not for a request that says who is asking:
-// s is not known to be the same for everybody, as Judge would have found if
-// that request had brought it.
-func (s *Stored) keepsFrom(f field.Fields) bool {
-	v := &s.Verdict
-	if !v.permitted && f.Peek("Authorization") != nil {
-		return true
-	}
-	return !v.explicit && f.Peek("Cookie") != nil
 }
 
 // against returns why a stored response that may be fresh does not do for the

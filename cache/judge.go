@@ -70,6 +70,21 @@ type Verdict struct {
 // fresh reports whether the response was fresh on arrival.
 func (v *Verdict) fresh() bool { return !v.validate && v.Lifetime > v.Age }
 
+// MayAnswer reports whether the response may answer r too, which did not bring
+// it but asks for the same key and variant: a follower in a flight, or a later
+// look-up. A request with Authorization needs the permission of RFC 9111
+// section 3.5, one with Cookie a lifetime stated by the response itself, just
+// as if it had brought the response; on an anonymous route nobody is asked.
+func (v *Verdict) MayAnswer(r *Request, p *Policy) bool {
+	switch {
+	case p.Anonymous:
+		return true
+	case !v.permitted && r.Fields.Peek("Authorization") != nil:
+		return false
+	}
+	return v.explicit || r.Fields.Peek("Cookie") == nil
+}
+
 // asked is what Judge reads in the field section of a request.
 type asked struct {
 	cookie, authorization bool

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/dgraph-io/ristretto/v2"
@@ -144,28 +145,34 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 	return true
 }
 
-// drop takes s out from among the variants of its key, if it is still there.
-func (m *memory) drop(s *Stored) {
-	hash := m.index.hash(view(s.key))
+// swap puts s in the place of old, or nothing when s is nil, and reports
+// whether old was still there.
+func (m *memory) swap(old, s *Stored) bool {
+	hash := m.index.hash(view(old.key))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.index.get(hash)
-	if old == nil || old.key != s.key {
-		return
+	e := m.index.get(hash)
+	if e == nil || e.key != old.key {
+		return false
 	}
-	var variants []*Stored
-	for _, v := range old.variants {
-		if v != s {
+	variants := make([]*Stored, 0, len(e.variants))
+	if s != nil {
+		variants = append(variants, s)
+	}
+	for _, v := range e.variants {
+		if v != old {
 			variants = append(variants, v)
 		}
 	}
-	switch len(variants) {
-	case len(old.variants):
-	case 0:
-		m.releaseLocked(old)
+	switch {
+	case !slices.Contains(e.variants, old):
+		return false
+	case len(variants) == 0:
+		m.releaseLocked(e)
 	default:
-		m.replaceLocked(old, newEntry(hash, variants))
+		m.replaceLocked(e, newEntry(hash, variants))
 	}
+	return true
 }
 
 // remove takes out the entry of the key and reports whether there was one.

@@ -77,7 +77,7 @@ func (s *Stored) index() {
 const (
 	// storedBytes is a Stored with its Verdict, its slot in an entry and the
 	// rounding of the allocator, measured on linux/amd64.
-	storedBytes = 640
+	storedBytes = 480
 	// fieldBytes is a field.Field (two string headers) and the rounding of its
 	// two strings; the strings count twice, once for what SetPrepared holds.
 	fieldBytes = 56
@@ -149,8 +149,9 @@ func (s *Stored) modifiedBase() time.Time {
 
 // Freshen takes a 304 to a fetch with old's validators (RFC 9111 section
 // 4.3.4). It returns old with the fields of the 304 in it, ready to answer the
-// request; if that may be stored it has replaced old in the cache, else old is
-// gone from there. False means that the 304 speaks of another response: old is
+// request. If the cache still holds old, that has taken its place there, or,
+// when it may not be stored, old is gone; what was put or invalidated meanwhile
+// stays as it is. False means that the 304 speaks of another response: old is
 // left as it was, and the caller fetches again without validators.
 func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, requestTime, responseTime time.Time) (*Stored, bool) {
 	if !old.namedBy(res304) {
@@ -171,10 +172,12 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	}
 	s.index()
 	if !v.Store {
-		c.memory.drop(old)
+		c.memory.swap(old, nil)
 		return s, true
 	}
-	c.Put(s)
+	if c.memory.swap(old, s) && v.fresh() {
+		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
+	}
 	return s, true
 }
 

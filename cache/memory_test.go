@@ -1,0 +1,511 @@
+package cache
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"firstbell/proxy/field"
+)
+
+func newCache(t testing.TB, bytes int64) *Cache {
+	t.Helper()
+	c, err := New(Options{MemoryBytes: bytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// run starts c.Run until the test ends.
+func run(t testing.TB, c *Cache) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { c.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func request(key string, fields ...field.Field) *Request {
+	return &Request{Method: "GET", Key: []byte(key), Fields: field.List(fields)}
+}
+
+// object is a fresh response of so many bytes under the key.
+func object(c *Cache, r *Request, bytes int, fields ...field.Field) *Stored {
+	res := append(field.List{{Name: "Cache-Control", Value: "max-age=3600"}, {Name: "Content-Type", Value: "text/html"}}, fields...)
+	v := Judge(r, &Policy{}, 200, res, nine, nine)
+	return c.NewStored(r, v, 200, res, make([]byte, bytes), nine, nine)
+}
+
+// audit compares the accounts with what the index really holds.
+func audit(t testing.TB, c *Cache) {
+	t.Helper()
+	m := c.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var window, tail, objects int64
+	for i := range m.index.shards {
+		n := 0
+		for b := range *m.index.shards[i].buckets.Load() {
+			for node := (*m.index.shards[i].buckets.Load())[b].Load(); node != nil; node = node.next {
+				e := node.entry.Load()
+				n++
+				objects += int64(len(e.variants))
+				if e.where.Load() == inTail {
+					tail += e.size
+				} else {
+					window += e.size
+				}
+			}
+		}
+		if got := m.index.shards[i].count; got != n {
+			t.Errorf("shard %d counts %d entries, want %d", i, got, n)
+		}
+	}
+	for _, e := range m.doomed {
+		if e.where.Load() == doomed {
+			tail += e.size
+		}
+	}
+	if m.resident != window || m.tailed != tail || m.objects != objects {
+		t.Errorf("accounts: window %d, tail %d, objects %d; want %d, %d, %d", m.resident, m.tailed, m.objects, window, tail, objects)
+	}
+	if m.resident > m.residentMax || m.tailed > m.tail.MaxCost() {
+		t.Errorf("window %d of %d, tail %d of %d: over budget", m.resident, m.residentMax, m.tailed, m.tail.MaxCost())
+	}
+}
+
+func TestMemoryTooSmallIsRefused(t *testing.T) {
+	for _, bytes := range []int64{-1, 1, 1<<20 - 1} {
+		if c, err := New(Options{MemoryBytes: bytes}); err == nil {
+			c.Close()
+			t.Errorf("New with %d bytes of memory: no error", bytes)
+		}
+	}
+}
+
+func TestPutIsFoundAtOnce(t *testing.T) {
+	c := newCache(t, 8<<20)
+	run(t, c)
+	for i := range 20_000 {
+		r := request(fmt.Sprint("key ", i))
+		if !c.Put(object(c, r, 1000)) {
+			t.Fatalf("Put %d: false", i)
+		}
+		if f := c.Lookup(r, &Policy{}, nine); f.Outcome != Hit || string(f.Stored.key) != string(r.Key) {
+			t.Fatalf("look-up right after Put %d: %v, want hit", i, f.Outcome)
+		}
+	}
+	audit(t, c)
+}
+
+func TestMovingToTheTailLosesNothingWhileThereIsRoom(t *testing.T) {
+	c := newCache(t, 16<<20)
+	for i := range 6000 { // 9 MB: more than the window, less than the tail
+		c.Put(object(c, request(fmt.Sprint("key ", i)), 500))
+		c.memory.handOver()
+	}
+	for i := range 6000 {
+		if f := c.Lookup(request(fmt.Sprint("key ", i)), &Policy{}, nine); f.Outcome != Hit {
+			t.Fatalf("key %d: %v, want hit", i, f.Outcome)
+		}
+	}
+	s := c.Stats()
+	if s.HandedOver == 0 || s.TailHits == 0 || s.Evictions != 0 || s.Objects != 6000 {
+		t.Errorf("handed over %d, tail hits %d, evictions %d, objects %d; want some, some, 0, 6000", s.HandedOver, s.TailHits, s.Evictions, s.Objects)
+	}
+	audit(t, c)
+}
+
+func TestBudgetHoldsWithoutRun(t *testing.T) {
+	c := newCache(t, 4<<20)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range 5000 {
+		c.Put(object(c, request(fmt.Sprint(i)), rnd.IntN(100_000)))
+	}
+	audit(t, c)
+	if s := c.Stats(); s.Evictions == 0 || s.HandedOver != 0 {
+		t.Errorf("evictions %d, handed over %d; want some and none", s.Evictions, s.HandedOver)
+	}
+}
+
+func TestTooLargeIsRefusedAndChangesNothing(t *testing.T) {
+	c := newCache(t, 4<<20)
+	r := request("lesson")
+	c.Put(object(c, r, 100))
+	for _, bytes := range []int{int(c.MaxObjectBytes()), 5 << 20} {
+		if c.Put(object(c, r, bytes)) {
+			t.Errorf("Put of %d bytes: true, want false", bytes)
+		}
+	}
+	if f := c.Lookup(r, &Policy{}, nine); f.Outcome != Hit || len(f.Stored.Body) != 100 {
+		t.Errorf("after a refused Put: %v, want the first response", f.Outcome)
+	}
+	if s := object(c, r, int(c.MaxObjectBytes())-2000); !c.Put(s) {
+		t.Errorf("Put of %d bytes, within the limit: false", s.size)
+	}
+	audit(t, c)
+}
+
+func TestLargeObjectsStayInTheWindowWhileTheyAreUsed(t *testing.T) {
+	c := newCache(t, 16<<20) // window 4 MB, at most 160 KB for the tail
+	video := request("video")
+	c.Put(object(c, video, 1<<20))
+	for i := range 20_000 {
+		c.Put(object(c, request(fmt.Sprint(i)), 1000))
+		c.memory.handOver()
+		if f := c.Lookup(video, &Policy{}, nine); f.Outcome != Hit {
+			t.Fatalf("the video that everybody watches is gone after %d pages", i)
+		}
+	}
+	for i := range 20_000 {
+		c.Put(object(c, request(fmt.Sprint("more", i)), 1000))
+		c.memory.handOver()
+	}
+	if f := c.Lookup(video, &Policy{}, nine); f.Outcome != Miss {
+		t.Error("the video that nobody watches any more still takes the room")
+	}
+	audit(t, c)
+}
+
+func TestVariantsAreBoundedPerKey(t *testing.T) {
+	c := newCache(t, 16<<20)
+	vary := field.Field{Name: "Vary", Value: "User"}
+	ask := func(i int) *Request {
+		return request("page", field.Field{Name: "User", Value: fmt.Sprint(i)})
+	}
+	for i := range 100 {
+		c.Put(object(c, ask(i), 10, vary))
+	}
+	for i := range 100 {
+		want := Miss
+		if i >= 100-variantsMax {
+			want = Hit
+		}
+		if f := c.Lookup(ask(i), &Policy{}, nine); f.Outcome != want {
+			t.Errorf("variant %d of 100: %v, want %v", i, f.Outcome, want)
+		}
+	}
+	if s := c.Stats(); s.Objects != variantsMax {
+		t.Errorf("%d objects, want %d", s.Objects, variantsMax)
+	}
+	audit(t, c)
+}
+
+func TestReplacingInvalidatingAndFresheningKeepTheAccounts(t *testing.T) {
+	c := newCache(t, 2<<20)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for i := range 20_000 {
+		r := request(fmt.Sprint(rnd.IntN(600)))
+		switch rnd.IntN(6) {
+		case 0:
+			c.Invalidate(r.Key)
+			if f := c.Lookup(r, &Policy{}, nine); f.Outcome != Miss || f.Stored != nil {
+				t.Fatalf("after Invalidate: %v, want miss", f.Outcome)
+			}
+		case 1:
+			if f := c.Lookup(r, &Policy{}, nine); f.Stored != nil {
+				s, ok := c.Freshen(f.Stored, r, &Policy{}, field.List{{Name: "X-Round", Value: fmt.Sprint(i)}}, nine, nine)
+				if !ok || s == nil || c.Lookup(r, &Policy{}, nine).Stored != s {
+					t.Fatal("what was freshened is not what is found")
+				}
+			}
+		case 2:
+			c.memory.handOver()
+		default:
+			s := object(c, r, rnd.IntN(8000))
+			if c.Put(s); c.Lookup(r, &Policy{}, nine).Stored != s {
+				t.Fatal("what was put is not what is found")
+			}
+		}
+		if i%500 == 0 {
+			audit(t, c)
+		}
+	}
+	c.memory.handOver()
+	audit(t, c)
+	for i := range 600 {
+		c.Invalidate([]byte(fmt.Sprint(i)))
+	}
+	c.memory.handOver()
+	if s := c.Stats(); s.Objects != 0 || s.WindowBytes != 0 || s.TailBytes != 0 {
+		t.Errorf("after invalidating everything: %d objects, %d + %d bytes; want none", s.Objects, s.WindowBytes, s.TailBytes)
+	}
+}
+
+func TestFresheningNeverBringsBackWhatIsGone(t *testing.T) {
+	c := newCache(t, 2<<20)
+	r := request("lesson")
+	first := object(c, r, 10)
+	c.Put(first)
+	c.Invalidate(r.Key)
+	if _, ok := c.Freshen(first, r, &Policy{}, nil, nine, nine); !ok {
+		t.Error("Freshen: false, want the answer for the one who asked")
+	}
+	if f := c.Lookup(r, &Policy{}, nine); f.Stored != nil {
+		t.Error("a 304 brought an invalidated response back")
+	}
+	second := object(c, r, 20)
+	c.Put(second)
+	c.Freshen(first, r, &Policy{}, nil, nine, nine)
+	if f := c.Lookup(r, &Policy{}, nine); f.Stored != second {
+		t.Error("a 304 about the first response displaced the second")
+	}
+	audit(t, c)
+}
+
+func TestFollowersWithCredentialsGetOnlyWhatTheResponseItselfOpens(t *testing.T) {
+	cookie := request("a", field.Field{Name: "Cookie", Value: "a=1"})
+	bearer := request("a", field.Field{Name: "Authorization", Value: "Bearer 1"})
+	for _, test := range []struct {
+		control                      string
+		nobody, withCookie, withAuth bool
+	}{
+		{"", true, false, false},
+		{"max-age=60", true, true, false},
+		{"max-age=60, public", true, true, true},
+		{"public", true, false, true},
+	} {
+		res := field.List{{Name: "Cache-Control", Value: test.control}, {Name: "ETag", Value: `"1"`}}
+		p := &Policy{DefaultTTL: time.Minute}
+		v := Judge(request("a"), p, 200, res, nine, nine)
+		got := [3]bool{v.MayAnswer(request("a"), p), v.MayAnswer(cookie, p), v.MayAnswer(bearer, p)}
+		if want := [3]bool{test.nobody, test.withCookie, test.withAuth}; got != want || !v.Share {
+			t.Errorf("%q may answer nobody, a cookie, Authorization: %v, want %v", test.control, got, want)
+		}
+		if anonymous := (&Policy{Anonymous: true}); !v.MayAnswer(bearer, anonymous) {
+			t.Errorf("%q may not answer on an anonymous route", test.control)
+		}
+	}
+}
+
+func TestMixedUseByManyAtOnce(t *testing.T) {
+	c := newCache(t, 2<<20)
+	run(t, c)
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(5, uint64(w)))
+			for range 3000 {
+				key := fmt.Sprint(rnd.IntN(500))
+				r := request(key)
+				switch rnd.IntN(10) {
+				case 0:
+					c.Invalidate(r.Key)
+				case 1:
+					c.MarkUncacheable(r, time.Minute)
+				case 2, 3, 4:
+					c.Put(object(c, r, rnd.IntN(20_000), field.Field{Name: "X-Key", Value: key}))
+				default:
+					f := c.Lookup(r, &Policy{}, nine)
+					if f.Stored != nil && f.Stored.Fields.Get("X-Key") != key {
+						t.Errorf("asked for %s, got %s", key, f.Stored.Fields.Get("X-Key"))
+					}
+					if f.Stored != nil && rnd.IntN(4) == 0 {
+						f.Stored.SetPrepared(key)
+						c.Freshen(f.Stored, r, &Policy{}, field.List{{Name: "X-Key", Value: key}}, nine, nine)
+					}
+				}
+				if s := c.Stats(); s.WindowBytes+s.TailBytes > 2<<20 {
+					t.Errorf("%d bytes accounted, want at most %d", s.WindowBytes+s.TailBytes, 2<<20)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Keys that share a hash displace each other and never answer for each other.
+func TestKeysAreComparedInFull(t *testing.T) {
+	c := newCache(t, 2<<20)
+	r := request("a")
+	s := object(c, r, 10)
+	c.Put(s)
+	e := c.memory.index.get(c.memory.index.hash(r.Key))
+	other := newEntry(e.hash, []*Stored{object(c, request("b"), 10)})
+	c.memory.mu.Lock()
+	c.memory.replaceLocked(e, other)
+	c.memory.mu.Unlock()
+	if f := c.Lookup(r, &Policy{}, nine); f.Stored != nil {
+		t.Errorf("a key got %q's response", f.Stored.key)
+	}
+	if c.Invalidate(r.Key) {
+		t.Error("invalidating a key took out another's response")
+	}
+	c.Put(s)
+	if f := c.Lookup(r, &Policy{}, nine); f.Stored != s {
+		t.Error("a key displaced by one of the same hash cannot be put again")
+	}
+	audit(t, c)
+}
+
+func TestUncacheableIsForgottenInTime(t *testing.T) {
+	var u uncacheable
+	now := time.Now()
+	u.add(7, now, time.Minute)
+	if !u.has(7, now) || u.has(8, now) || u.has(7, now.Add(2*time.Minute)) {
+		t.Error("want 7 for a minute and nothing else")
+	}
+	for i := range uint64(10) { // ten keys of one set: the soonest to end yield
+		u.add(7+i<<32, now, time.Duration(i)*time.Minute)
+	}
+	for i := uint64(6); i < 10; i++ {
+		if !u.has(7+i<<32, now) {
+			t.Errorf("key %d of a full set is forgotten before it ended", i)
+		}
+	}
+	u.forget(7 + 9<<32)
+	if u.has(7+9<<32, now) || !u.has(7+8<<32, now) {
+		t.Error("forget: want the one key forgotten, and no other")
+	}
+}
+
+// zipf is a seeded trace over keys 0..n-1, popular ones first.
+func zipf(seed uint64, n int) *rand.Zipf {
+	return rand.NewZipf(rand.New(rand.NewPCG(seed, seed)), 1.02, 4, uint64(n-1))
+}
+
+// lru is the oracle: the least recently used goes first, under the same budget
+// and with the same sizes.
+type lru struct {
+	budget, used int64
+	order        *list.List
+	at           map[int]*list.Element
+	size         func(key int) int64
+}
+
+func (l *lru) get(key int) bool {
+	if e, ok := l.at[key]; ok {
+		l.order.MoveToFront(e)
+		return true
+	}
+	l.at[key] = l.order.PushFront(key)
+	for l.used += l.size(key); l.used > l.budget; {
+		last := l.order.Back()
+		l.used -= l.size(last.Value.(int))
+		delete(l.at, l.order.Remove(last).(int))
+	}
+	return false
+}
+
+func TestHitRatioIsNotBelowLRU(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with -race, sync.Pool drops a part of what ristretto counts on purpose")
+	}
+	const budget, keys, requests = 4 << 20, 10_000, 80_000
+	for _, test := range []struct {
+		name  string
+		sizes func(key int) int // of the body
+	}{
+		{"pages of one size", func(int) int { return 3000 }},
+		{"pages of all sizes", func(key int) int { return 500 + key*7919%12_000 }},
+		{"pages and films", func(key int) int { return 1000 + key%50/49*100_000 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCache(t, budget)
+			bare := object(c, request("1234"), 0).size + entryBytes
+			sized := func(key int) int64 { return bare + int64(test.sizes(key)) }
+			oracle := &lru{budget: c.Stats().MaxBytes, order: list.New(), at: map[int]*list.Element{}, size: sized}
+			trace := zipf(11, keys)
+			var ours, theirs int
+			for i := range requests {
+				key := int(trace.Uint64())
+				if i > requests/2 {
+					key = (key + keys/2) % keys // another day, other lessons
+				}
+				r := request(fmt.Sprint(key))
+				if c.Lookup(r, &Policy{}, nine).Outcome == Hit {
+					ours++
+				} else {
+					c.Put(object(c, r, test.sizes(key)))
+					if c.memory.resident > c.memory.handOverAt {
+						c.memory.handOver()
+					}
+				}
+				if oracle.get(key) {
+					theirs++
+				}
+			}
+			got, want := 100*float64(ours)/requests, 100*float64(theirs)/requests
+			t.Logf("hits: %.2f %%, an LRU has %.2f %%", got, want)
+			if got < want-0.5 {
+				t.Errorf("hits: %.2f %%, want no less than an LRU's %.2f %%", got, want)
+			}
+			audit(t, c)
+		})
+	}
+}
+
+func TestHitAllocatesNothing(t *testing.T) {
+	c := newCache(t, 8<<20)
+	plain := request("plain", field.Field{Name: "Cookie", Value: "a=1"}, field.Field{Name: "Accept-Encoding", Value: "gzip, br"})
+	c.Put(object(c, plain, 100))
+	varied := request("varied", plain.Fields.(field.List)...)
+	c.Put(object(c, request("varied"), 100, field.Field{Name: "Vary", Value: "Accept-Encoding"}))
+	c.Put(object(c, varied, 100, field.Field{Name: "Vary", Value: "Accept-Encoding, Accept-Language"}))
+	tailed := request("tailed")
+	c.Put(object(c, tailed, 100))
+	for i := 0; c.memory.get(tailed.Key).where.Load() != inTail; i++ {
+		c.Put(object(c, request(fmt.Sprint(i)), 10_000))
+		c.memory.handOver()
+	}
+	p := &Policy{}
+	for _, r := range []*Request{plain, varied, tailed} {
+		var f Found
+		if n := testing.AllocsPerRun(2000, func() { f = c.Lookup(r, p, nine) }); n != 0 || f.Outcome != Hit {
+			t.Errorf("look-up of %s: %v, %v allocations; want hit and 0", r.Key, f.Outcome, n)
+		}
+	}
+	if c.Stats().TailHits < 2000 {
+		t.Error("the tail was not asked")
+	}
+}
+
+// What is accounted is what the process really holds, within a quarter.
+func TestAccountedBytesAreReal(t *testing.T) {
+	for _, body := range []int{200, 1 << 10, 20 << 10} {
+		t.Run(fmt.Sprint(body), func(t *testing.T) {
+			before := heap()
+			c := newCache(t, 64<<20)
+			for i := 0; c.Stats().WindowBytes+c.Stats().TailBytes < 48<<20; i++ {
+				c.Put(fetched(c, fmt.Sprint("http://school.example/lessons/", i), body))
+				c.memory.handOver()
+			}
+			got, want := heap()-before, c.Stats().WindowBytes+c.Stats().TailBytes
+			t.Logf("%d objects: %d bytes accounted, %d held", c.Stats().Objects, want, got)
+			if got > want*5/4 || got < want*3/4 {
+				t.Errorf("%d bytes held, want about the %d accounted", got, want)
+			}
+			runtime.KeepAlive(c)
+		})
+	}
+}
+
+// fetched is an object with the usual fields, every string its own, and a
+// prepared header.
+func fetched(c *Cache, key string, body int) *Stored {
+	r := request(key)
+	read := field.List{
+		{Name: "Date", Value: nine.Format(httpDate)}, {Name: "Content-Type", Value: "text/html; charset=utf-8"},
+		{Name: "Cache-Control", Value: "public, max-age=3600"}, {Name: "ETag", Value: `"0123456789abcdef"`},
+		{Name: "Last-Modified", Value: nine.Format(httpDate)}, {Name: "Content-Length", Value: fmt.Sprint(body)},
+		{Name: "Server", Value: "nginx"}, {Name: "X-Frame-Options", Value: "SAMEORIGIN"},
+	}
+	res := field.Copy(read, nil)
+	s := c.NewStored(r, Judge(r, &Policy{}, 200, res, nine, nine), 200, res, make([]byte, body), nine, nine)
+	s.SetPrepared(make([]byte, 350))
+	return s
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
