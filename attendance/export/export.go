@@ -69,7 +69,9 @@ type Input struct {
 	// Rows yields the facts ordered by date and then, byte by byte, by school,
 	// as attendance.CompareRows has them; the order beyond that is free. It is
 	// ranged over twice when there is a roster. Rows outside the filter are
-	// passed over, an error ends the export.
+	// passed over, an error ends the export. The source may leave out other dates
+	// and schools, but no classes or periods: who checked in for another class is
+	// not absent.
 	Rows    iter.Seq2[attendance.Row, error]
 	Roster  *roster.Roster      // nil: absent is unknown
 	Schools *attendance.Schools // zones and timetables

@@ -305,12 +305,15 @@ func TestSheetNamesAreLegalAndUnique(t *testing.T) {
 	defer b.discard()
 	long := strings.Repeat("가", 40)
 	seen := map[string]bool{}
-	for _, school := range []string{"hanbit", "HANBIT", "a/b:c\\d?e*f[g]", "a_b_c_d_e_f_g_", "'quoted'", "", "''", "summary", "History", long, long + "x", strings.Repeat("\U0001F600", 20), "\x00\n"} {
+	for _, school := range []string{"hanbit", "HANBIT", "a/b:c\\d?e*f[g]", "a_b_c_d_e_f_g_", "'quoted'", "o'neil", "", "''", "  ", "summary", "History", long, long + "x", strings.Repeat("\U0001F600", 20), "\x00\n"} {
 		name := b.sheetName(school)
 		if seen[strings.ToLower(name)] {
 			t.Errorf("%q: the name %q is there twice", school, name)
 		}
 		seen[strings.ToLower(name)] = true
+		if strings.Contains(name, "'") {
+			t.Errorf("%q: the filter of %q would need a doubled apostrophe", school, name)
+		}
 		if _, err := b.file.NewSheet(name); err != nil {
 			t.Errorf("%q: %q is not legal: %v", school, name, err)
 		}

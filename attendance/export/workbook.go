@@ -190,21 +190,26 @@ func freezeAbove(s *excelize.StreamWriter, row int) error {
 
 const sheetNameMax = 31 // in UTF-16 units
 
-// sheetName makes a name that Excel takes and no other sheet has.
+// sheetName makes a name that Excel takes and no other sheet has. An apostrophe
+// becomes a typographic one: excelize names the sheet in the filter's formula
+// without doubling it, and Excel then calls the file damaged.
 func (b *workbook) sheetName(school string) string {
 	base := strings.Map(func(c rune) rune {
-		if strings.ContainsRune(`:\/?*[]`, c) || unicode.IsControl(c) {
+		switch {
+		case strings.ContainsRune(`:\/?*[]`, c) || unicode.IsControl(c):
 			return '_'
+		case c == '\'':
+			return '’'
 		}
 		return legal(c)
 	}, school)
-	base = cmp.Or(strings.Trim(base, "' "), "school")
+	base = cmp.Or(strings.TrimSpace(base), "school")
 	for n := 1; ; n++ {
 		suffix := ""
 		if n > 1 {
 			suffix = fmt.Sprintf(" (%d)", n)
 		}
-		name := strings.TrimRight(cut(base, sheetNameMax-len(suffix)), "' ") + suffix
+		name := strings.TrimSpace(cut(base, sheetNameMax-len(suffix))) + suffix
 		if key := strings.ToLower(name); !b.names[key] {
 			b.names[key] = true
 			return name
