@@ -74,6 +74,18 @@ func (x *exchange) reset() {
 	x.scratch = [3][]byte{scratch[0][:0], scratch[1][:0], scratch[2][:0]}
 }
 
+// cacheStatus is the value of the Cache-Status field, empty for none.
+func (x *exchange) cacheStatus() []byte {
+	x.scratch[2] = x.note.append(x.scratch[2][:0])
+	return x.scratch[2]
+}
+
+// age is the value of the Age field.
+func (x *exchange) age() []byte {
+	x.scratch[2] = x.note.age(x.scratch[2][:0])
+	return x.scratch[2]
+}
+
 // askedFields are the fields that decide which stored response answers: the
 // client's, but with the Accept-Encoding that firstbell itself sends to the
 // origin, and on an anonymous route without what tells students apart.

@@ -249,3 +249,19 @@ func newRawGate(t *testing.T, routes func(*Upstream) []*Route, scripts ...func(n
 	g := &gate{t: t, ln: fasthttputil.NewInmemoryListener()}
 	return g.start(o.ln.Dial, routes, func() { o.ln.Close() }), o
 }
+
+func benchProxy(b *testing.B, dial func() (net.Conn, error)) (*Proxy, *Upstream) {
+	b.Helper()
+	pool, err := origin.New(origin.Config{Name: "lms", Servers: []string{"http://origin.test"},
+		Dial: func(context.Context, string, string) (net.Conn, error) { return dial() }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := cache.New(cache.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { pool.Close(); c.Close() })
+	up := &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}
+	return New(Options{Cache: c, Access: AccessLog{Off: true}}, NewTable(nil)), up
+}

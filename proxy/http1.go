@@ -234,8 +234,8 @@ func (h *h1) stored(x *exchange, s *cache.Stored) {
 	}
 	res := &h.ctx.Response
 	ready.CopyTo(&res.Header)
-	res.Header.AddBytesKV(ageName, x.note.age(x.scratch[2][:0]))
-	if status := x.note.append(x.scratch[2][:0]); len(status) > 0 {
+	res.Header.AddBytesKV(ageName, x.age())
+	if status := x.cacheStatus(); len(status) > 0 {
 		res.Header.AddBytesKV(cacheStatusName, status)
 	}
 	res.SetBodyRaw(s.Body)
@@ -270,7 +270,7 @@ func setHead(to *fasthttp.ResponseHeader, status int, fields field.List) {
 func (h *h1) head(x *exchange, status int, fields field.List) *fasthttp.Response {
 	res := &h.ctx.Response
 	setHead(&res.Header, status, fields)
-	if status := x.note.append(x.scratch[2][:0]); len(status) > 0 {
+	if status := x.cacheStatus(); len(status) > 0 {
 		res.Header.AddBytesKV(cacheStatusName, status)
 	}
 	x.status = status
