@@ -28,9 +28,22 @@ type chunks struct {
 }
 
 // read fills p with one chunk's content, and with that of the chunks behind it
-// that have come already: small chunks would else cost a Read each. whole says that the last chunk and the trailer section have
-// been read; io.EOF, as ever, that the connection ended.
+// that have come already: small chunks would else cost a Read each. whole says
+// that the last chunk and the trailer section have been read; io.EOF, as ever,
+// that the connection ended.
 func (k *chunks) read(c *conn, p []byte, idle time.Duration, t trailerLimits) (n int, whole bool, err error) {
+	for {
+		var more int
+		more, whole, err = k.readOne(c, p[n:], idle, t)
+		n += more
+		if whole || err != nil || n == len(p) || k.left > 0 || !nextHasCome((*c.buf)[c.r:c.w]) {
+			return n, whole, err
+		}
+	}
+}
+
+// readOne fills p from one chunk.
+func (k *chunks) readOne(c *conn, p []byte, idle time.Duration, t trailerLimits) (n int, whole bool, err error) {
 	if k.left == 0 {
 		if err = k.next(c, idle); err != nil {
 			return 0, false, err
@@ -42,12 +55,7 @@ func (k *chunks) read(c *conn, p []byte, idle time.Duration, t trailerLimits) (n
 	}
 	n, err = c.read(p[:min(int64(len(p)), k.left)], idle)
 	k.left -= int64(n)
-	if err == nil && k.left == 0 && n < len(p) && nextHasCome((*c.buf)[c.r:c.w]) {
-		var more int
-		more, whole, err = k.read(c, p[n:], idle, t)
-		n += more
-	}
-	return n, whole, err
+	return n, false, err
 }
 
 // nextHasCome reports whether b, what has been received behind a chunk's

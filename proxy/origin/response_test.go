@@ -275,6 +275,21 @@ func TestContentArrivesAsItComes(t *testing.T) {
 	}
 }
 
+func TestSmallChunksThatCameTogetherAreOneRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+strings.Repeat("1\r\na\r\n", 100)+"0\r\n\r\n"))
+		res, err := p.Do(t.Context(), get())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		buf := make([]byte, 200)
+		if n, err := res.Body.Read(buf); n != 100 || err != io.EOF {
+			t.Errorf("Read = %d, %v; want 100, io.EOF", n, err)
+		}
+	})
+}
+
 func TestFieldsOfOneConnectionDoNotPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFake(t, Config{}, saying("HTTP/1.1 200 OK\r\nConnection: X-Once, keep-alive,, Cache-Control\r\nx-once: 1\r\nKeep-Alive: timeout=5\r\n"+
