@@ -8,9 +8,9 @@
 //     and in every format;
 //   - the order is the same every time: date, school, period as the day goes
 //     (then periods the timetable lacks, then "outside"), class, student;
-//   - absent is never guessed. Without a roster, for a school that the roster or
-//     a timetable lacks, and before a period has begun nobody is absent; Summary
-//     then says "unknown", never 0;
+//   - absent is never guessed. Without a roster, and for a school that the roster or
+//     a timetable lacks, absent is "unknown" in the Summary, never 0; before a
+//     period has begun nobody is absent from it, and the Summary says that too;
 //   - a CSV file opens in Excel with every id as it is and nothing to execute
 //     (see text.go for how), an .xlsx file never loses a line: what does not fit
 //     into Excel's 1,048,576 rows is refused before the first byte is written;
