@@ -39,7 +39,6 @@ type span struct{ from, to int64 }
 type memNode struct {
 	seen, disk []byte
 	dirty      []span // of seen, not on disk
-	sized      bool   // disk has the length of seen
 }
 
 func newMemFS() *memFS {

@@ -9,9 +9,10 @@ import (
 // scan walks the frames of one segment. It decides one thing: where the next
 // frame is, and what lies between. It knows nothing of other segments.
 type scan struct {
-	win  window
-	id   uint64
-	seed uint32
+	win   window
+	frame frame // read last
+	id    uint64
+	seed  uint32
 
 	off    int64  // where the next frame should begin
 	expect uint64 // the number it should have; 0: any
@@ -94,7 +95,8 @@ func (s *scan) zeroAt(off int64) bool {
 	return len(bytes.TrimRight(p, "\x00")) == 0
 }
 
-// frameAt reads the frame that begins at off, whatever its number.
+// frameAt reads the frame that begins at off, whatever its number. It is valid
+// until the next call.
 func (s *scan) frameAt(off int64) (*frame, bool) {
 	p := s.win.at(off, frameBytes)
 	if len(p) < frameBytes {
@@ -107,8 +109,8 @@ func (s *scan) frameAt(off int64) (*frame, bool) {
 	if p = s.win.at(off, int(n)); int64(len(p)) < n {
 		return nil, false
 	}
-	f, ok := decodeFrame(p, s.seed)
-	return &f, ok
+	s.frame, ok = decodeFrame(p, s.seed)
+	return &s.frame, ok
 }
 
 // fits says whether a frame at off, read where hole begins (off itself when
