@@ -159,6 +159,9 @@ func (v *validator) checkInFields(path string, c *CheckIn) {
 	if c.PerClass && c.Class == "" {
 		v.wrong(path+".class", `add class: "json:/class_id"`, "per_class is set, but nothing says which class it is")
 	}
+	if v.given(path+".max_bytes") && (c.MaxBytes < 256 || c.MaxBytes > 1<<20) {
+		v.wrong(path+".max_bytes", "write 256B to 1MiB, such as 64KiB", "%s is not a sensible size of a check-in", c.MaxBytes)
+	}
 	body := ""
 	for _, f := range c.fields() {
 		at := path + "." + f.name

@@ -15,9 +15,6 @@ func (c *Config) defaults() {
 		yes := true
 		c.Log.Access = &yes
 	}
-	if c.Log.Sample == 0 {
-		c.Log.Sample = 1000
-	}
 	if c.Listen.Drain == 0 {
 		c.Listen.Drain = 30 * time.Second
 	}
@@ -27,9 +24,6 @@ func (c *Config) defaults() {
 		}
 	}
 	for _, r := range c.Routes {
-		if r != nil && r.CheckIn != nil && r.CheckIn.Attempt == "" {
-			r.CheckIn.Attempt = "header:Idempotency-Key"
-		}
 		if r != nil && r.Path == "" {
 			r.Path = "/*"
 		}

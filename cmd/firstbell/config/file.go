@@ -115,12 +115,14 @@ type Concurrency struct {
 // Health is how a server is found well or ill.
 type Health struct {
 	Path  string        `yaml:"path" eg:"/healthz"`
-	Every time.Duration `yaml:"every" eg:"2s"` // 2 s unless said
+	Host  string        `yaml:"host" eg:"www.school.example"` // the server's own unless said
+	Every time.Duration `yaml:"every" eg:"2s"`                // 2 s unless said
 }
 
 // OriginTimeouts bound the phases of asking an origin. Zero is the default.
 type OriginTimeouts struct {
 	Connect   time.Duration `yaml:"connect" eg:"2s"`
+	Send      time.Duration `yaml:"send" eg:"30s"`       // for the server to accept a piece of the content
 	Header    time.Duration `yaml:"header" eg:"30s"`     // until the first byte of the response
 	Idle      time.Duration `yaml:"idle" eg:"30s"`       // between two pieces of the content
 	KeepAlive time.Duration `yaml:"keep_alive" eg:"60s"` // how long an idle connection is kept
@@ -196,8 +198,9 @@ type CheckIn struct {
 	Class    string `yaml:"class" eg:"\"json:/class_id\""`
 	Period   string `yaml:"period" eg:"\"json:/period\""`
 	Date     string `yaml:"date" eg:"\"json:/date\""`
-	Attempt  string `yaml:"attempt" eg:"\"header:Idempotency-Key\""`
-	PerClass bool   `yaml:"per_class"` // a student checks in once per class, not once per period
+	Attempt  string `yaml:"attempt" eg:"\"json:/attempt\""` // the field Idempotency-Key unless said
+	MaxBytes Size   `yaml:"max_bytes" eg:"64KiB"`           // of content; 64 KiB unless said
+	PerClass bool   `yaml:"per_class"`                      // a student checks in once per class, not once per period
 }
 
 // Identity is who vouches for a check-in. In this version nobody does, and the
@@ -231,6 +234,7 @@ type RouteTimeouts struct {
 
 // Log says what is written about requests.
 type Log struct {
-	Access *bool `yaml:"access"`           // a line per request; yes unless said
-	Sample int   `yaml:"sample" eg:"1000"` // lines per second before only a part is written; 1000 unless said
+	Access    *bool `yaml:"access"`              // a line per request; yes unless said
+	PerSecond int   `yaml:"per_second" eg:"200"` // so many lines a second are written in full; 200 unless said
+	Sample    int   `yaml:"sample" eg:"100"`     // beyond them one request in so many gets a line; 100 unless said
 }

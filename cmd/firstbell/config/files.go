@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// readFiles reads what the file names and looks whether what is written to can
-// be: the part of checking that depends on the machine.
-func (v *validator) readFiles() {
+// serving reads what the file names and looks whether what is written to can be:
+// the part of checking that depends on the machine.
+func (v *validator) serving() {
 	v.readSchools()
 	if o := &v.c.Ops; o.TokenFile != "" {
 		o.Token = v.secretFile("ops.token_file", o.TokenFile)

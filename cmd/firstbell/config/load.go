@@ -21,7 +21,17 @@ func Load(file string) (*Config, Problems) {
 	if err != nil {
 		return nil, Problems{{File: file, What: err.Error(), Fix: "name a file that can be read: -config FILE"}}
 	}
-	return read(file, text, true)
+	return read(file, text, (*validator).serving)
+}
+
+// LoadToRead is Load for those who only read what firstbell wrote: nothing
+// needs to be writable, and files with tokens stay closed.
+func LoadToRead(file string) (*Config, Problems) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, Problems{{File: file, What: err.Error(), Fix: "name a file that can be read: -config FILE"}}
+	}
+	return read(file, text, (*validator).readSchools)
 }
 
 func readFile(file string) ([]byte, error) {
@@ -35,14 +45,38 @@ func readFile(file string) ([]byte, error) {
 	return text, err
 }
 
+// LoadOps reads no more than where a running firstbell is asked, and the token
+// for it, so that a file with mistakes elsewhere can still be used to ask.
+func LoadOps(file string) (address, token string, problems Problems) {
+	text, err := readFile(file)
+	if err != nil {
+		return "", "", Problems{{File: file, What: err.Error(), Fix: "name a file that can be read: -config FILE"}}
+	}
+	root, p := parse(file, text)
+	if p != nil {
+		return "", "", withSource(Problems{*p}, file, text)
+	}
+	d := newDecoder(file)
+	c := &Config{File: file}
+	d.decode(root, "", position{1, 1}, reflect.ValueOf(c).Elem(), structField{})
+	v := &validator{decoder: d, c: c}
+	d.problems = nil
+	v.listen()
+	if c.Ops.TokenFile != "" {
+		c.Ops.Token = v.secretFile("ops.token_file", c.Ops.TokenFile)
+	}
+	return c.Listen.Ops, c.Ops.Token, withSource(d.problems.Errors(), file, text)
+}
+
 // Read is Load for a text that is at hand; file names it and says where the
 // paths in it begin. It does not look at the machine: files that the text
 // names are not read.
 func Read(file string, text []byte) (*Config, Problems) {
-	return read(file, text, false)
+	return read(file, text, func(*validator) {})
 }
 
-func read(file string, text []byte, files bool) (*Config, Problems) {
+// read is Read, and then a look at the machine.
+func read(file string, text []byte, look func(*validator)) (*Config, Problems) {
 	root, p := parse(file, text)
 	if p != nil {
 		return nil, withSource(Problems{*p}, file, text)
@@ -54,9 +88,7 @@ func read(file string, text []byte, files bool) (*Config, Problems) {
 		v := &validator{decoder: d, c: c}
 		v.all()
 		c.defaults()
-		if files {
-			v.readFiles()
-		}
+		look(v)
 	}
 	d.problems.sort(file)
 	problems := withSource(d.problems, file, text)

@@ -25,7 +25,6 @@ func TestGoodFileIsReadWholeWithDefaults(t *testing.T) {
 	check("grace", c.Attendance.Grace, 15*time.Minute)
 	check("cache", c.Cache.Memory, Size(1<<30))
 	check("queue", *c.Origins["lms"].Concurrency.Queue, 2048)
-	check("attempt", c.Routes[0].CheckIn.Attempt, "header:Idempotency-Key")
 	check("ttl", c.Routes[1].Cache.DefaultTTL, 10*time.Minute)
 	check("path of the last route", c.Routes[2].Path, "/*")
 	check("sink", c.Attendance.Sinks[0].HTTP.Name, "10-0-0-5-8080-bulk")

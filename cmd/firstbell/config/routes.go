@@ -205,7 +205,7 @@ func encodePath(p string) string {
 }
 
 func (v *validator) originRoute(path string, r *Route) {
-	names := sortedKeys(v.c.Origins)
+	names := SortedKeys(v.c.Origins)
 	switch {
 	case r.Origin == "":
 		eg := "lms"

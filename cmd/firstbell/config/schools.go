@@ -16,9 +16,10 @@ import (
 // schoolsBytesMax bounds the schools file: 64 MiB is half a million schools.
 const schoolsBytesMax = 64 << 20
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+// SortedKeys is the keys of m in their order.
+func SortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// schools checks the list in the file; the CSV file is for readFiles.
+// schools checks the list in the file; the CSV file is for readSchools.
 func (v *validator) schools() {
 	seen := newSchoolSet(v.c)
 	for i := range v.c.Schools.List {
@@ -80,14 +81,14 @@ func (set *schoolSet) check(s *School, wrong func(field, what, fix string)) {
 func (set *schoolSet) checkTimetable(s *School, wrong func(field, what, fix string)) {
 	if s.Timetable == "" {
 		if set.c.Timetable == nil && len(set.c.Timetables) > 0 {
-			wrong("timetable", "the school has no timetable, and there is none for all", "name one: "+strings.Join(sortedKeys(set.c.Timetables), ", "))
+			wrong("timetable", "the school has no timetable, and there is none for all", "name one: "+strings.Join(SortedKeys(set.c.Timetables), ", "))
 		}
 		return
 	}
 	if _, found := set.c.Timetables[s.Timetable]; found {
 		return
 	}
-	names := sortedKeys(set.c.Timetables)
+	names := SortedKeys(set.c.Timetables)
 	fix := "add it under timetables:"
 	if meant := nearest(s.Timetable, names); meant != "" {
 		fix = fmt.Sprintf("did you mean %s?", meant)

@@ -316,6 +316,11 @@ func (v *validator) health(path string, h *Health) {
 	if !strings.HasPrefix(h.Path, "/") {
 		v.wrong(path+".path", "write health: {path: /healthz}", "%q is not a path", h.Path)
 	}
+	if h.Host != "" {
+		if host, what, _ := normalHost(h.Host); what != "" || strings.HasPrefix(host, "*") {
+			v.wrong(path+".host", "write the name that the server answers to, such as www.school.example", "%q is not a host name", h.Host)
+		}
+	}
 	if v.given(path+".every") && h.Every < 100*time.Millisecond {
 		v.wrong(path+".every", "write 2s", "%s is too often", h.Every)
 	}

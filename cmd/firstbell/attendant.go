@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/attendance/sink"
+	"firstbell/attendance/store"
+	"firstbell/attendance/wal"
+	"firstbell/cmd/firstbell/config"
+)
+
+// An attendant is all that takes check-ins and carries them on.
+type attendant struct {
+	log       *slog.Logger
+	dirs      []string // of the journal
+	retention time.Duration
+	store     *store.SQLite
+	journal   *wal.Log
+	readers   []*wal.Reader // one for each delivery
+	recorder  *attendance.Recorder
+	toStore   *attendance.Delivery
+	sinks     []*sinkDelivery
+
+	stopTaking func() // ends the recorder
+	recording  sync.WaitGroup
+	lastErr    error // of the recorder; read after recording is done
+}
+
+// A sinkDelivery is one sink and what carries check-ins to it.
+type sinkDelivery struct {
+	name     string
+	url      string
+	dir      string
+	target   *sink.HTTP
+	delivery *attendance.Delivery
+}
+
+// openAttendance opens store, journal and sinks, and reads back what today's
+// presses need. After an error nothing is left open.
+func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a *attendant, err error) {
+	conf := c.Attendance
+	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+			a = nil
+		}
+	}()
+	schools, err := schoolsOf(c)
+	if err != nil {
+		return a, err
+	}
+	if a.store, err = store.Open(ctx, "sqlite:"+conf.Store); err != nil {
+		return a, err
+	}
+	position, err := a.store.Position(ctx)
+	if err != nil {
+		return a, err
+	}
+	if a.journal, err = wal.Open(wal.Options{Dir: conf.Journal, Spare: conf.JournalSpare, After: position.Next}); err != nil {
+		return a, err
+	}
+	for _, d := range a.journal.Damage() {
+		logDamage(log, d)
+	}
+	if err = a.openRecorder(conf, schools); err != nil {
+		return a, err
+	}
+	if a.toStore, err = a.openDelivery("store", a.store, 0); err != nil {
+		return a, err
+	}
+	for _, s := range conf.Sinks {
+		if err = a.openSink(s.HTTP); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Schools) error {
+	past, err := wal.OpenReader(a.dirs...)
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+	secret, err := attendance.OpenSecret(conf.Journal, a.journal.Next() <= 1)
+	if err != nil {
+		return err
+	}
+	a.recorder, err = attendance.New(attendance.Config{
+		Log:     a.journal,
+		Journal: attendance.ReadJournal(past),
+		Secret:  secret,
+		Schools: schools,
+		Grace:   conf.Grace,
+		OnAppend: func(next uint64) {
+			a.toStore.Notify(next)
+			for _, s := range a.sinks {
+				s.delivery.Notify(next)
+			}
+		},
+	})
+	return err
+}
+
+// openDelivery makes a delivery with a reader of its own.
+func (a *attendant) openDelivery(name string, to attendance.Target, bulk int) (*attendance.Delivery, error) {
+	r, err := wal.OpenReader(a.dirs...)
+	if err != nil {
+		return nil, err
+	}
+	a.readers = append(a.readers, r)
+	return attendance.NewDelivery(attendance.DeliveryConfig{
+		Name: name, Journal: attendance.ReadJournal(r), Target: to, End: a.journal.Next, BulkMax: bulk,
+	}), nil
+}
+
+func (a *attendant) openSink(h *config.HTTPSink) error {
+	// Beside the segments, whose names are all different: what must be kept
+	// together lies together.
+	s := &sinkDelivery{name: h.Name, url: h.URL, dir: filepath.Join(a.dirs[0], "sink-"+h.Name)}
+	header := http.Header{}
+	if h.Token != "" {
+		header.Set("Authorization", "Bearer "+h.Token)
+	}
+	var err error
+	if s.target, err = sink.OpenHTTP(sink.HTTPConfig{Name: h.Name, URL: h.URL, Dir: s.dir, Header: header, Timeout: h.Timeout}); err != nil {
+		return err
+	}
+	a.sinks = append(a.sinks, s)
+	s.delivery, err = a.openDelivery(h.Name, s.target, h.Batch)
+	return err
+}
+
+// start begins to take check-ins and to carry them on.
+func (a *attendant) start(s *server) {
+	ctx, cancel := context.WithCancel(s.work)
+	a.stopTaking = cancel
+	a.recording.Go(func() { a.lastErr = a.recorder.Run(ctx) })
+	s.background("the delivery to the store", a.toStore.Run)
+	for _, d := range a.sinks {
+		s.background("the delivery to "+d.name, d.delivery.Run)
+	}
+	s.background("the retention of the journal", a.retain)
+	s.background("the watch over attendance", a.watch)
+}
+
+// finish takes no more check-ins; those that joined a batch are still written
+// and answered.
+func (a *attendant) finish() error {
+	if a.stopTaking == nil {
+		return nil
+	}
+	a.stopTaking()
+	a.recording.Wait()
+	return a.lastErr
+}
+
+// closeMax is how long the store may take at the end to hold what the journal
+// holds. What is left then is delivered at the next start.
+const closeMax = 5 * time.Second
+
+// close lets everything go, after the last check-ins went into the store.
+func (a *attendant) close() error {
+	var errs []error
+	if a.toStore != nil && a.stopTaking != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeMax)
+		if err := a.toStore.Drain(ctx); err != nil {
+			a.log.Warn("the store is behind the journal; the next start goes on", "error", err)
+		}
+		cancel()
+	}
+	for _, s := range a.sinks {
+		errs = append(errs, s.target.Close())
+	}
+	for _, r := range a.readers {
+		errs = append(errs, r.Close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	if a.journal != nil {
+		errs = append(errs, a.journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// retainEvery is how often segments are looked at that may go. A day's journal
+// of a million check-ins is four segments.
+const retainEvery = time.Hour
+
+// retain removes segments that are delivered everywhere and older than the
+// retention.
+func (a *attendant) retain(ctx context.Context) error {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			if err := a.removeBefore(now.Add(-a.retention)); err != nil {
+				a.log.Error("old segments stay", "error", err)
+			}
+		}
+	}
+}
+
+// removeBefore removes what arrived before a moment and is not needed any more.
+func (a *attendant) removeBefore(moment time.Time) error {
+	upTo := a.toStore.Stats().Next
+	for _, s := range a.sinks {
+		upTo = min(upTo, s.delivery.Stats().Next)
+	}
+	if keep := a.recorder.KeepFrom(); keep != 0 {
+		upTo = min(upTo, keep)
+	}
+	if upTo == 0 {
+		return nil // a delivery has not begun yet
+	}
+	r, err := wal.OpenReader(a.dirs...)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for rec, err := range r.Records(0) {
+		if err != nil {
+			return err
+		}
+		if rec.Seq >= upTo {
+			break
+		}
+		e, err := attendance.DecodeEvent(rec.Data)
+		if err == nil && e.RawArrival.After(moment) {
+			upTo = rec.Seq
+			break
+		}
+	}
+	return a.journal.RemoveBefore(upTo)
+}
+
+// watchEvery is how often states are compared that belong into the log.
+const watchEvery = 5 * time.Second
+
+// watch writes changes into the log: the journal going down and coming back,
+// damage, deliveries that fail and recover.
+func (a *attendant) watch(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	damages := len(a.journal.Damage())
+	journal, failing := wal.Opened, map[string]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		h := a.journal.Health()
+		if h.State != journal {
+			if journal = h.State; journal == wal.Opened {
+				a.log.Info("the journal takes check-ins again", "segment", h.Segment)
+			} else {
+				a.log.Error("the journal takes no check-ins", "state", h.State.String(), "why", h.Why)
+			}
+		}
+		all := a.journal.Damage()
+		for _, d := range all[min(damages, len(all)):] {
+			logDamage(a.log, d)
+		}
+		damages = len(all)
+		for _, st := range a.deliveries() {
+			logDelivery(a.log, st, failing)
+		}
+	}
+}
+
+// deliveries is how each delivery has done, the store first.
+func (a *attendant) deliveries() []attendance.DeliveryStats {
+	all := []attendance.DeliveryStats{a.toStore.Stats()}
+	for _, s := range a.sinks {
+		all = append(all, s.delivery.Stats())
+	}
+	return all
+}
+
+func logDelivery(log *slog.Logger, st attendance.DeliveryStats, failing map[string]string) {
+	why := ""
+	if st.Err != nil {
+		why = st.Err.Error()
+	}
+	if why == failing[st.Name] {
+		return
+	}
+	failing[st.Name] = why
+	switch {
+	case why == "":
+		log.Info("check-ins are delivered again", "to", st.Name)
+	case st.Stopped:
+		log.Error("delivery stopped; somebody must look", "to", st.Name, "error", why)
+	default:
+		log.Warn("check-ins are not delivered and will be tried again", "to", st.Name, "error", why)
+	}
+}
+
+func logDamage(log *slog.Logger, d wal.Damage) {
+	if d.Alarm() {
+		log.Error("the journal is damaged; what could be read is kept", "damage", d.String(), "set_aside", d.SetAside)
+		return
+	}
+	log.Info("the journal ended in the middle of a write that nobody was told of", "damage", d.String())
+}
+
+// retryNow ends the pauses of deliveries that failed.
+func (a *attendant) retryNow() {
+	a.toStore.Retry()
+	for _, s := range a.sinks {
+		s.delivery.Retry()
+	}
+}
+
+// schoolsChanged puts the schools of another file in force.
+func (a *attendant) schoolsChanged(c *config.Config) error {
+	schools, err := schoolsOf(c)
+	if err != nil {
+		return fmt.Errorf("reading the schools: %w", err)
+	}
+	a.recorder.SetSchools(schools)
+	return nil
+}

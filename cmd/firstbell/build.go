@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/attendance/timetable"
+	"firstbell/cache"
+	"firstbell/cmd/firstbell/config"
+	"firstbell/proxy"
+	"firstbell/proxy/admission"
+	"firstbell/proxy/origin"
+)
+
+// This file turns what the file says into what the packages take.
+
+// upstream is an origin in use and what it was made from.
+type upstream struct {
+	*proxy.Upstream
+	made config.Origin
+	stop func() // ends its health checks and closes its idle connections
+}
+
+// openOrigins makes the origins of c. Those of old that are the same are kept:
+// their connections, health and counters live on; so does the limiter of each
+// name, with its new bounds. fresh are those that were made now and need Run.
+// Nothing of old changes; see retireOrigins and resize.
+func openOrigins(c *config.Config, old map[string]*upstream) (all, fresh map[string]*upstream, err error) {
+	all, fresh = map[string]*upstream{}, map[string]*upstream{}
+	var problems []error
+	for _, name := range config.SortedKeys(c.Origins) {
+		o := c.Origins[name]
+		before := old[name]
+		if before != nil && samePool(&before.made, o) {
+			all[name] = &upstream{Upstream: before.Upstream, made: *o, stop: before.stop}
+			continue
+		}
+		pool, err := origin.New(originConfig(name, o))
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		u := &upstream{Upstream: &proxy.Upstream{Name: name, Pool: pool}, made: *o}
+		if before != nil {
+			u.Limit = before.Limit
+		} else {
+			u.Limit = admission.New(o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait)
+		}
+		all[name], fresh[name] = u, u
+	}
+	return all, fresh, errors.Join(problems...)
+}
+
+// samePool says whether an origin needs no other connections.
+func samePool(a, b *config.Origin) bool {
+	return slices.Equal(a.Servers, b.Servers) && a.Timeouts == b.Timeouts && reflect.DeepEqual(a.Health, b.Health)
+}
+
+// resize gives each limiter the bounds of its origin.
+func resize(all map[string]*upstream) {
+	for _, u := range all {
+		u.Limit.Resize(u.made.Concurrency.Max, *u.made.Concurrency.Queue, u.made.Concurrency.Wait)
+	}
+}
+
+func originConfig(name string, o *config.Origin) origin.Config {
+	c := origin.Config{
+		Name:    name,
+		Servers: o.Servers,
+		// The limiter bounds the whole origin; a server of its own bound below
+		// that would refuse what was admitted.
+		ConnsMax: max(o.Concurrency.Max, 4096),
+		Timeouts: origin.Timeouts{
+			Connect: o.Timeouts.Connect, Send: o.Timeouts.Send, Header: o.Timeouts.Header,
+			Idle: o.Timeouts.Idle, KeepAlive: o.Timeouts.KeepAlive,
+		},
+	}
+	if o.Health != nil {
+		c.Health = origin.Health{Path: o.Health.Path, Host: o.Health.Host, Every: o.Health.Every}
+	}
+	return c
+}
+
+// tableOf is the routes of c over the given origins.
+func tableOf(c *config.Config, origins map[string]*upstream) (*proxy.Table, error) {
+	var routes []*proxy.Route
+	for i, r := range c.Routes {
+		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total}
+		var err error
+		switch {
+		case r.CheckIn != nil:
+			rt.Methods = []string{"POST"}
+			rt.CheckIn, err = checkInOf(r.CheckIn)
+		case origins[r.Origin] == nil:
+			err = fmt.Errorf("there is no origin %q", r.Origin)
+		default:
+			rt.Origin = origins[r.Origin].Upstream
+		}
+		if err != nil {
+			return nil, fmt.Errorf("arranging routes[%d]: %w", i, err)
+		}
+		if r.Cache != nil {
+			rt.Cache, rt.IgnoreQuery = policyOf(r.Cache), r.Cache.IgnoreQuery
+		}
+		routes = append(routes, rt)
+	}
+	return proxy.NewTable(routes), nil
+}
+
+func policyOf(c *config.Cache) *cache.Policy {
+	return &cache.Policy{
+		Anonymous: c.Anonymous, DefaultTTL: c.DefaultTTL,
+		StaleWhileRevalidate: c.StaleWhileRevalidate, StaleIfError: c.StaleIfError,
+		MaxObjectBytes: int64(c.MaxObject),
+	}
+}
+
+func checkInOf(c *config.CheckIn) (*proxy.CheckIn, error) {
+	out := &proxy.CheckIn{ClassIsKey: c.PerClass, BytesMax: int64(c.MaxBytes)}
+	var problems []error
+	for _, f := range []struct {
+		text string
+		to   *proxy.Ref
+	}{
+		{c.Student, &out.Student}, {c.Class, &out.Class}, {c.Period, &out.Period},
+		{c.Date, &out.Date}, {c.Attempt, &out.Attempt},
+	} {
+		if f.text == "" {
+			continue
+		}
+		ref, err := proxy.ParseRef(f.text)
+		problems = append(problems, err)
+		*f.to = ref
+	}
+	return out, errors.Join(problems...)
+}
+
+// schoolsOf is the schools of c with their zones and timetables.
+func schoolsOf(c *config.Config) (*attendance.Schools, error) {
+	var all *timetable.Timetable
+	if c.Timetable != nil {
+		t, err := timetable.New(c.Timetable.Spec())
+		if err != nil {
+			return nil, fmt.Errorf("reading the timetable: %w", err)
+		}
+		all = t
+	}
+	named := map[string]*timetable.Timetable{}
+	for name, t := range c.Timetables {
+		made, err := timetable.New(t.Spec())
+		if err != nil {
+			return nil, fmt.Errorf("reading the timetable %s: %w", name, err)
+		}
+		named[name] = made
+	}
+	zones := map[string]*time.Location{}
+	var entries []attendance.SchoolEntry
+	for _, s := range c.Schools.List {
+		e := attendance.SchoolEntry{School: attendance.School{ID: s.ID, Timetable: named[s.Timetable]}, Hosts: s.Hosts}
+		if s.Timezone != "" {
+			if zones[s.Timezone] == nil {
+				zone, err := time.LoadLocation(s.Timezone)
+				if err != nil {
+					return nil, fmt.Errorf("reading the zone of school %s: %w", s.ID, err)
+				}
+				zones[s.Timezone] = zone
+			}
+			e.Zone = zones[s.Timezone]
+		}
+		entries = append(entries, e)
+	}
+	return attendance.NewSchools(c.Location, all, entries)
+}
+
+func accessLogOf(c *config.Config, o *serveOptions) proxy.AccessLog {
+	a := proxy.AccessLog{Off: !*c.Log.Access, PerSecond: c.Log.PerSecond, Sample: c.Log.Sample}
+	if o.accessSet {
+		a.Off = !o.access
+	}
+	if o.sample > 0 {
+		a.Sample = o.sample
+	}
+	return a
+}
+
+// needsRestart names the settings that differ and that a running process does
+// not change.
+func needsRestart(was, is *config.Config) []string {
+	var names []string
+	add := func(name string, same bool) {
+		if !same {
+			names = append(names, name)
+		}
+	}
+	add("listen", was.Listen == is.Listen)
+	add("cache.memory", was.Cache == is.Cache)
+	a, b := was.Attendance, is.Attendance
+	if a == nil || b == nil {
+		add("attendance", a == b)
+		return names
+	}
+	add("attendance.journal", a.Journal == b.Journal)
+	add("attendance.journal_spare", a.JournalSpare == b.JournalSpare)
+	add("attendance.store", a.Store == b.Store)
+	add("attendance.grace", a.Grace == b.Grace)
+	add("attendance.sinks", reflect.DeepEqual(a.Sinks, b.Sinks))
+	return names
+}
+
+// lists is names with commas between them.
+func lists(names []string) string { return strings.Join(names, ", ") }

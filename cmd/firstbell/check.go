@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"firstbell/attendance/roster"
+	"firstbell/cmd/firstbell/config"
+)
+
+const checkUsage = `check -config FILE
+
+Reads the file and all it names exactly as serve does, shows every problem with
+its line, its column and a way out, and what the file means. It starts nothing,
+and exits with 1 when there is an error.`
+
+func runCheck(_ context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("check", checkUsage, stderr)
+	file := f.String("config", "", "`FILE` to check")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	if *file == "" {
+		return usageError("firstbell check: name the file: -config FILE")
+	}
+	c, problems := config.Load(*file)
+	printProblems(stdout, problems)
+	if c == nil {
+		return said(problems.Errors())
+	}
+	unread, err := printMeaning(stdout, c)
+	if err != nil {
+		return err
+	}
+	count := len(problems) + unread
+	fmt.Fprintf(stdout, "\n%s: ok%s\n", *file, plural(", ", count, "warning"))
+	return nil
+}
+
+// loadConfig is config.Load for commands that need a file without errors. What
+// is wrong goes to stderr.
+func loadConfig(file string, stderr io.Writer) (*config.Config, error) {
+	c, problems := config.Load(file)
+	if c == nil {
+		printProblems(stderr, problems.Errors())
+		return nil, said(problems.Errors())
+	}
+	return c, nil
+}
+
+func printProblems(w io.Writer, problems config.Problems) {
+	for _, p := range problems {
+		fmt.Fprintln(w, p)
+		if p.Source != "" {
+			fmt.Fprintf(w, "%6d | %s\n", p.Line, p.Source)
+		}
+	}
+	if errs := problems.Errors(); len(errs) > 0 {
+		fmt.Fprintf(w, "%s%s\n", plural("", len(errs), "error"), plural(", ", len(problems)-len(errs), "warning"))
+	}
+}
+
+// plural is "2 errors" behind before; nothing for 0.
+func plural(before string, n int, noun string) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return before + "1 " + noun
+	}
+	return fmt.Sprintf("%s%d %ss", before, n, noun)
+}
+
+// printMeaning shows what a good file means; unread is how many rows of the
+// roster were left out.
+func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "listen\t%s\n", c.Listen.HTTP)
+	if c.Listen.Ops != "" {
+		fmt.Fprintf(t, "ops\t%s\n", c.Listen.Ops)
+	}
+	for _, name := range config.SortedKeys(c.Origins) {
+		o := c.Origins[name]
+		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",
+			name, strings.Join(o.Servers, ", "), o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait)
+	}
+	fmt.Fprintf(t, "cache\t%s of memory\n", c.Cache.Memory)
+	if a := c.Attendance; a != nil {
+		fmt.Fprintf(t, "journal\t%s\n", a.Journal)
+		fmt.Fprintf(t, "store\tsqlite:%s\n", a.Store)
+		for _, s := range a.Sinks {
+			fmt.Fprintf(t, "sink\t%s: %s\n", s.HTTP.Name, s.HTTP.URL)
+		}
+		fmt.Fprintf(t, "schools\t%s\n", schoolsMeaning(c))
+	}
+	t.Flush()
+	if c.Attendance != nil && c.Attendance.Roster != "" {
+		if unread, err = printRoster(w, c.Attendance.Roster); err != nil {
+			return 0, err
+		}
+	}
+	printRoutes(w, c)
+	printNotes(w, c)
+	return unread, nil
+}
+
+func schoolsMeaning(c *config.Config) string {
+	zone := "zone " + c.Location.String()
+	if len(c.Schools.List) == 0 {
+		return "the first label of each host name; " + zone
+	}
+	from := ""
+	if c.Schools.File != "" {
+		from = " from " + c.Schools.File
+	}
+	return fmt.Sprintf("%d%s; %s unless they say otherwise", len(c.Schools.List), from, zone)
+}
+
+// printRoster loads the roster and lists the rows that were left out.
+func printRoster(w io.Writer, dir string) (unread int, err error) {
+	r, problems, err := roster.Load(dir)
+	if err != nil {
+		return 0, fmt.Errorf("reading the roster %s: %w", dir, err)
+	}
+	fmt.Fprintf(w, "roster   %s: %d users in %d schools%s\n", dir, r.Users(), len(r.Schools()), plural("; left out: ", problems.Total(), "row"))
+	const shown = 20
+	for i, p := range problems.List {
+		if i == shown {
+			fmt.Fprintf(w, "  … and %d more\n", problems.Total()-shown)
+			break
+		}
+		fmt.Fprintf(w, "  %s\n", p)
+	}
+	return problems.Total(), nil
+}
+
+func printRoutes(w io.Writer, c *config.Config) {
+	fmt.Fprintln(w, "\nroutes, the exact host first, then the longest path:")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, r := range c.Routes {
+		hosts := strings.Join(r.Hosts, " ")
+		if len(r.Hosts) > 3 {
+			hosts = fmt.Sprintf("%s and %d more", strings.Join(r.Hosts[:3], " "), len(r.Hosts)-3)
+		}
+		methods := strings.Join(r.Methods, " ")
+		if methods == "" {
+			methods = "all methods"
+		}
+		fmt.Fprintf(t, "  [%d]\t%s\t%s\t%s\t%s\n", i, hosts, methods, r.Path, routeMeaning(r))
+	}
+	t.Flush()
+}
+
+func routeMeaning(r *config.Route) string {
+	if r.CheckIn != nil {
+		return "check-ins, identity: none"
+	}
+	s := "origin " + r.Origin
+	if r.Cache == nil {
+		return s + ", nothing stored"
+	}
+	if r.Cache.Anonymous {
+		s += ", one answer for everybody"
+	} else {
+		s += ", stored as responses allow"
+	}
+	if r.Cache.DefaultTTL > 0 {
+		s += fmt.Sprintf(", %s where they do not say", r.Cache.DefaultTTL)
+	}
+	return s
+}
+
+const anonymousNote = `
+cache: {anonymous: true} means: requests lose Cookie and Authorization before
+the origin sees them, answers lose Set-Cookie, and one answer serves everybody.
+Use it where everybody may see the same, such as lessons and media; a page that
+greets a student by name would greet all by the same.
+`
+
+const defaultTTLNote = `
+default_ttl without anonymous applies only to requests that carry neither Cookie
+nor Authorization. Most learning platforms put a cookie on every request.
+`
+
+func printNotes(w io.Writer, c *config.Config) {
+	anonymous, defaults := false, false
+	for _, r := range c.Routes {
+		if r.Cache != nil {
+			anonymous = anonymous || r.Cache.Anonymous
+			defaults = defaults || r.Cache.DefaultTTL > 0 && !r.Cache.Anonymous
+		}
+	}
+	if anonymous {
+		fmt.Fprint(w, anonymousNote)
+	}
+	if defaults {
+		fmt.Fprint(w, defaultTTLNote)
+	}
+}

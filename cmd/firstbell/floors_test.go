@@ -1,0 +1,260 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// floors says on which floor a package lives. Imports go strictly down.
+var floors = map[string]int{
+	"cmd/firstbell":        5,
+	"cmd/firstbell/config": 4,
+	"proxy":                3,
+	"attendance/store":     2,
+	"attendance/sink":      2,
+	"attendance/export":    2,
+	"cache":                1,
+	"attendance":           1,
+	"proxy/origin":         1,
+	"coalesce":             0,
+	"attendance/wal":       0,
+	"attendance/timetable": 0,
+	"attendance/roster":    0,
+	"proxy/admission":      0,
+	"proxy/field":          0,
+}
+
+// modules says which modules from outside a package may import, beside the
+// standard library. Test files may also use testModules.
+var modules = map[string][]string{
+	"cmd/firstbell":        {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
+	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
+	"proxy":                {"github.com/valyala/fasthttp", "github.com/valyala/fastjson", "github.com/klauspost/compress", "golang.org/x/sys"},
+	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
+	"attendance/store":     {"modernc.org/sqlite"},
+	"attendance/export":    {"github.com/xuri/excelize/v2"},
+	"attendance/wal":       {"golang.org/x/sys"},
+}
+
+var testModules = []string{"go.uber.org/goleak", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang"}
+
+// A goFile is one file's place and what it imports.
+type goFile struct {
+	path    string // from the module's top, with slashes
+	dir     string
+	test    bool
+	imports []goImport
+	ctxUses []int // lines that mention fasthttp.RequestCtx
+}
+
+type goImport struct {
+	path string
+	line int
+}
+
+func moduleTop(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if filepath.Dir(dir) == dir {
+			t.Fatal("no go.mod above the test's directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+func goFiles(t testing.TB) []goFile {
+	t.Helper()
+	top := moduleTop(t)
+	var files []goFile
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != top || d.Name() == "testdata" || d.Name() == "morning") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		rel, err := filepath.Rel(top, path)
+		if err != nil {
+			return err
+		}
+		f, err := readGoFile(path, filepath.ToSlash(rel))
+		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func readGoFile(path, rel string) (goFile, error) {
+	set := token.NewFileSet()
+	tree, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return goFile{}, err
+	}
+	f := goFile{path: rel, dir: rel[:max(0, strings.LastIndex(rel, "/"))], test: strings.HasSuffix(rel, "_test.go")}
+	for _, i := range tree.Imports {
+		p, err := strconv.Unquote(i.Path.Value)
+		if err != nil {
+			return f, err
+		}
+		f.imports = append(f.imports, goImport{p, set.Position(i.Pos()).Line})
+	}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "RequestCtx" {
+			f.ctxUses = append(f.ctxUses, set.Position(s.Pos()).Line)
+		}
+		return true
+	})
+	return f, nil
+}
+
+// breaches is every import that breaks a rule, one line each.
+func (f *goFile) breaches() (list []string) {
+	for _, i := range f.imports {
+		if why := f.forbids(i.path); why != "" {
+			list = append(list, fmt.Sprintf("%s:%d imports %s: %s", f.path, i.line, i.path, why))
+		}
+	}
+	if f.dir == "proxy" && f.path != "proxy/http1.go" && !f.test {
+		for _, line := range f.ctxUses {
+			list = append(list, fmt.Sprintf("%s:%d names a RequestCtx: only proxy/http1.go does, so that other protocols can fill an exchange too", f.path, line))
+		}
+	}
+	return list
+}
+
+// forbids says why the file may not import path; empty when it may.
+func (f *goFile) forbids(path string) string {
+	ours, inside := strings.CutPrefix(path, "firstbell/")
+	switch {
+	case path == "unsafe" || path == "C" && !f.test:
+		return f.forbidsByName(path)
+	case inside && strings.HasPrefix(ours, "bench"):
+		if f.dir == "bench" || strings.HasPrefix(f.dir, "bench/") {
+			return ""
+		}
+		base := f.path[strings.LastIndex(f.path, "/")+1:]
+		if f.dir == "cmd/firstbell" && (strings.HasPrefix(base, "demo") || strings.HasPrefix(base, "report")) && (ours == "bench/lms" || ours == "bench/bell") {
+			return ""
+		}
+		return "bench stands outside; only the demo of cmd/firstbell imports bench/lms and bench/bell"
+	case inside:
+		return f.forbidsOurs(ours)
+	case !strings.Contains(strings.SplitN(path, "/", 2)[0], "."):
+		return "" // standard library
+	}
+	return f.forbidsModule(path)
+}
+
+func (f *goFile) forbidsByName(path string) string {
+	if path == "C" {
+		return "no cgo: one static binary"
+	}
+	return ""
+}
+
+func (f *goFile) forbidsOurs(ours string) string {
+	if strings.HasPrefix(f.dir, "bench") {
+		return "bench stands outside and talks to firstbell over the wire"
+	}
+	from, known := floors[f.dir]
+	if !known {
+		return fmt.Sprintf("the package %s has no floor; give it one in floors_test.go and in the plan", f.dir)
+	}
+	to, known := floors[ours]
+	switch {
+	case !known:
+		return fmt.Sprintf("the package %s has no floor; give it one in floors_test.go and in the plan", ours)
+	case ours == f.dir && f.test:
+		return "" // an external test of the package itself
+	case to >= from:
+		return fmt.Sprintf("floor %d may not import floor %d; imports go strictly down", from, to)
+	}
+	return ""
+}
+
+func (f *goFile) forbidsModule(path string) string {
+	allowed := modules[f.dir]
+	if f.test {
+		allowed = append(slices.Clone(allowed), testModules...)
+	}
+	if strings.HasPrefix(f.dir, "bench") {
+		allowed = append(slices.Clone(allowed), "github.com/valyala/fasthttp")
+	}
+	if slices.ContainsFunc(allowed, func(m string) bool { return path == m || strings.HasPrefix(path, m+"/") }) {
+		return ""
+	}
+	if len(allowed) == 0 {
+		return f.dir + " uses the standard library alone"
+	}
+	return f.dir + " may use " + strings.Join(allowed, ", ") + " and the standard library"
+}
+
+func TestImportsGoStrictlyDown(t *testing.T) {
+	for _, f := range goFiles(t) {
+		for _, b := range f.breaches() {
+			t.Error(b)
+		}
+	}
+}
+
+func TestTheFloorsTestSeesABreach(t *testing.T) {
+	for _, c := range []struct{ file, imports, want string }{
+		{"cache/a.go", "firstbell/proxy", "strictly down"},
+		{"cache/a.go", "firstbell/attendance", "strictly down"},
+		{"cache/a.go", "firstbell/proxy/field", ""},
+		{"cache/a.go", "github.com/valyala/fasthttp", "may use"},
+		{"coalesce/a.go", "github.com/zeebo/xxh3", "standard library alone"},
+		{"bench/bell/a.go", "firstbell/attendance", "over the wire"},
+		{"bench/bell/a.go", "firstbell/bench/lms", ""},
+		{"proxy/a.go", "firstbell/bench/lms", "stands outside"},
+		{"cmd/firstbell/serve.go", "firstbell/bench/lms", "stands outside"},
+		{"cmd/firstbell/demo.go", "firstbell/bench/lms", ""},
+		{"attendance/new/a.go", "firstbell/cache", "has no floor"},
+		{"cmd/firstbell/serve.go", "github.com/goccy/go-yaml", "may use"},
+	} {
+		f := goFile{path: c.file, dir: c.file[:strings.LastIndex(c.file, "/")]}
+		got := f.forbids(c.imports)
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s imports %s: got %q, want %q", c.file, c.imports, got, c.want)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItPromises(t *testing.T) {
+	packages, docs := map[string]bool{}, map[string]bool{}
+	for _, f := range goFiles(t) {
+		if !f.test {
+			packages[f.dir] = true
+		}
+		if strings.HasSuffix(f.path, "/doc.go") {
+			docs[f.dir] = true
+		}
+	}
+	for p := range packages {
+		if !docs[p] {
+			t.Errorf("%s has no doc.go; say there what the package promises, what it does not, and where to start reading", p)
+		}
+	}
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/attendance/sink"
+	"firstbell/attendance/wal"
+	"firstbell/cmd/firstbell/config"
+)
+
+const inspectUsage = `inspect -config FILE, or inspect DIR [SPARE]
+
+Shows the journal in DIR: its segments, how many records each holds, damage and
+missing numbers, and what sinks have parked. It takes no lock and writes nothing,
+whether serve runs or not. It exits with 1 when acknowledged records are missing.`
+
+func runInspect(_ context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("inspect", inspectUsage, stderr)
+	file := f.String("config", "", "`FILE` that serve runs with")
+	records := f.Bool("records", false, "list the records, decoded")
+	from := f.Uint64("from", 0, "with -records: begin with record `N`")
+	asJSON := f.Bool("json", false, "write JSON: the report, or with -records a line each")
+	if err := f.Parse(args); err != nil {
+		return parseFlags(f, args)
+	}
+	dirs, err := journalDirs(*file, f.Args(), stderr)
+	if err != nil {
+		return err
+	}
+	if *records {
+		return dumpRecords(stdout, dirs, *from, *asJSON)
+	}
+	report, err := wal.Inspect(dirs...)
+	if err != nil {
+		return fmt.Errorf("inspecting: %w", err)
+	}
+	parked, err := readParked(dirs[0])
+	if err != nil {
+		return fmt.Errorf("inspecting: %w", err)
+	}
+	if *asJSON {
+		err = printJournalJSON(stdout, report, parked)
+	} else {
+		printJournal(stdout, dirs, report, parked)
+	}
+	if err == nil && len(report.Missing) > 0 {
+		err = fmt.Errorf("inspecting: %d stretches of acknowledged records are missing", len(report.Missing))
+	}
+	return err
+}
+
+// journalDirs is where the journal lies: named, or as the file says.
+func journalDirs(file string, named []string, stderr io.Writer) ([]string, error) {
+	switch {
+	case file == "" && len(named) == 0 || file != "" && len(named) > 0 || len(named) > 2:
+		return nil, usageError("firstbell inspect: name the file by -config FILE, or the journal's directory")
+	case file == "":
+		for _, d := range named {
+			if info, err := os.Stat(d); err != nil || !info.IsDir() {
+				return nil, fmt.Errorf("inspecting: %s is not a directory", d)
+			}
+		}
+		return named, nil
+	}
+	c, problems := config.LoadToRead(file)
+	if c == nil {
+		printProblems(stderr, problems.Errors())
+		return nil, said(problems.Errors())
+	}
+	if c.Attendance == nil {
+		return nil, fmt.Errorf("inspecting: %s has no attendance section, so there is no journal", file)
+	}
+	return []string{c.Attendance.Journal, c.Attendance.JournalSpare}, nil
+}
+
+func printJournal(w io.Writer, dirs []string, r *wal.Report, parked map[string][]sink.Parked) {
+	fmt.Fprintf(w, "journal %s\n\n", strings.TrimSpace(strings.Join(dirs, " ")))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "segment\tstate\tfirst\tlast\trecords\tbytes used\tof\tbegun\thost")
+	var records int64
+	for _, s := range r.Segments {
+		records += s.Records
+		begun := ""
+		if !s.Created.IsZero() {
+			begun = s.Created.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", filepath.Base(s.Path), s.State, s.First, s.Last, s.Records, s.Used, s.Bytes, begun, s.Host)
+	}
+	t.Flush()
+	fmt.Fprintf(w, "\n%d records in %d segments\n", records, len(r.Segments))
+	for _, d := range r.Damages {
+		kind := "note"
+		if d.Alarm() {
+			kind = "DAMAGE"
+		}
+		fmt.Fprintf(w, "%s: %s\n", kind, d)
+	}
+	for _, m := range r.Missing {
+		fmt.Fprintf(w, "MISSING: records %d to %d may have been acknowledged and cannot be read\n", m.From, m.To)
+	}
+	for _, f := range r.SetAside {
+		fmt.Fprintf(w, "set aside: %s\n", f)
+	}
+	for _, name := range config.SortedKeys(parked) {
+		fmt.Fprintf(w, "\nsink %s parked %d:\n", name, len(parked[name]))
+		for _, p := range parked[name] {
+			fmt.Fprintf(w, "  %s\n", jsonLine(p))
+		}
+	}
+}
+
+func jsonLine(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text
+}
+
+// readParked is what each sink beside the journal has put aside.
+func readParked(dir string) (map[string][]sink.Parked, error) {
+	dirs, err := filepath.Glob(filepath.Join(dir, "sink-*"))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]sink.Parked{}
+	for _, d := range dirs {
+		name := strings.TrimPrefix(filepath.Base(d), "sink-")
+		for p, err := range sink.ReadParked(d) {
+			if err != nil {
+				return nil, err
+			}
+			out[name] = append(out[name], p)
+		}
+	}
+	return out, nil
+}
+
+// journalJSON is the report with names that stay.
+type journalJSON struct {
+	Segments []segmentJSON            `json:"segments"`
+	Records  int64                    `json:"records"`
+	Damage   []string                 `json:"damage"`
+	Missing  []wal.Range              `json:"missing"`
+	SetAside []string                 `json:"set_aside"`
+	Parked   map[string][]sink.Parked `json:"parked"`
+}
+
+type segmentJSON struct {
+	Path    string    `json:"path"`
+	State   string    `json:"state"`
+	Host    string    `json:"host"`
+	Created time.Time `json:"created"`
+	Begun   string    `json:"begun"`
+	First   uint64    `json:"first"`
+	Last    uint64    `json:"last"`
+	Records int64     `json:"records"`
+	Bytes   int64     `json:"bytes"`
+	Used    int64     `json:"used"`
+}
+
+func printJournalJSON(w io.Writer, r *wal.Report, parked map[string][]sink.Parked) error {
+	out := journalJSON{Segments: []segmentJSON{}, Damage: []string{}, Missing: r.Missing, SetAside: r.SetAside, Parked: parked}
+	for _, s := range r.Segments {
+		out.Records += s.Records
+		out.Segments = append(out.Segments, segmentJSON{
+			Path: s.Path, State: string(s.State), Host: s.Host, Created: s.Created, Begun: s.Begun,
+			First: s.First, Last: s.Last, Records: s.Records, Bytes: s.Bytes, Used: s.Used,
+		})
+	}
+	for _, d := range r.Damages {
+		out.Damage = append(out.Damage, d.String())
+	}
+	text, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(text, '\n'))
+	return err
+}
+
+// dumpRecords lists the journal's events, one line each.
+func dumpRecords(w io.Writer, dirs []string, from uint64, asJSON bool) error {
+	r, err := wal.OpenReader(dirs...)
+	if err != nil {
+		return fmt.Errorf("inspecting: %w", err)
+	}
+	defer r.Close()
+	for rec, err := range r.Records(from) {
+		if err != nil {
+			return fmt.Errorf("inspecting: %w", err)
+		}
+		e, err := attendance.DecodeEvent(rec.Data)
+		e.Seq = rec.Seq
+		line := eventText(&e, err, len(rec.Data))
+		if asJSON {
+			line = string(jsonLine(eventLine(&e, err)))
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	for _, m := range r.Missing() {
+		fmt.Fprintf(w, "MISSING: records %d to %d\n", m.From, m.To)
+	}
+	return nil
+}
+
+var kindNames = map[attendance.Kind]string{
+	attendance.KindArrival: "arrival", attendance.KindPresses: "presses", attendance.KindVerifiedArrival: "verified-arrival",
+}
+
+func kindName(k attendance.Kind) string {
+	if name, ok := kindNames[k]; ok {
+		return name
+	}
+	return fmt.Sprintf("kind-%d", k)
+}
+
+func eventText(e *attendance.Event, err error, bytes int) string {
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%d\tunreadable, %d bytes: %v", e.Seq, bytes, err)
+	case e.Kind == attendance.KindPresses:
+		return fmt.Sprintf("%d\tpresses\t%s\t%s\t%d", e.Seq, e.ID, e.Date, e.Presses)
+	case e.Kind == attendance.KindArrival || e.Kind == attendance.KindVerifiedArrival:
+		return fmt.Sprintf("%d\t%s\t%s\t%s\tschool=%q period=%q student=%q class=%q\t%s\t%s", e.Seq, kindName(e.Kind), e.ID, e.Date,
+			e.School, e.Period, e.Student, e.Class, e.FirstArrival.Format("15:04:05.000Z07:00"), e.Status)
+	}
+	return fmt.Sprintf("%d\t%s, %d bytes", e.Seq, kindName(e.Kind), bytes)
+}
+
+// eventJSON is one record for scripts.
+type eventJSON struct {
+	Seq          uint64 `json:"seq"`
+	Kind         string `json:"kind"`
+	Error        string `json:"error,omitempty"`
+	Receipt      string `json:"receipt,omitempty"`
+	Date         string `json:"date,omitempty"`
+	School       string `json:"school,omitempty"`
+	Period       string `json:"period,omitempty"`
+	Student      string `json:"student_id,omitempty"`
+	Class        string `json:"class_id,omitempty"`
+	FirstArrival string `json:"first_arrival,omitempty"`
+	RawArrival   string `json:"raw_arrival,omitempty"`
+	Status       string `json:"status,omitempty"`
+	Verified     bool   `json:"verified"`
+	Timetable    string `json:"timetable,omitempty"`
+	Presses      uint32 `json:"presses,omitempty"`
+}
+
+func eventLine(e *attendance.Event, err error) eventJSON {
+	out := eventJSON{Seq: e.Seq, Kind: kindName(e.Kind)}
+	if err != nil {
+		out.Error = err.Error()
+		return out
+	}
+	if _, known := kindNames[e.Kind]; !known {
+		return out
+	}
+	out.Receipt, out.Date, out.Presses = e.ID.String(), e.Date.String(), e.Presses
+	out.RawArrival = e.RawArrival.Format(time.RFC3339Nano)
+	if e.Kind != attendance.KindPresses {
+		out.School, out.Period, out.Student, out.Class = e.School, e.Period, e.Student, e.Class
+		out.FirstArrival, out.Status = e.FirstArrival.Format(time.RFC3339Nano), string(e.Status)
+		out.Verified, out.Timetable = e.Verified, e.Timetable
+	}
+	return out
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"firstbell/cmd/firstbell/config"
+)
+
+// A collector shows the packages' own counters; nothing is counted twice, and
+// no request touches a metric.
+type collector struct{ s *server }
+
+// Describe sends nothing: which series there are depends on the origins and
+// sinks of the moment.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// series is one metric family.
+type series struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func counter(name, help string, labels ...string) series {
+	return series{prometheus.NewDesc("firstbell_"+name, help, labels, nil), prometheus.CounterValue}
+}
+
+func gauge(name, help string, labels ...string) series {
+	return series{prometheus.NewDesc("firstbell_"+name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func (m series) send(ch chan<- prometheus.Metric, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
+}
+
+var (
+	mBuild = gauge("build_info", "1, with the version.", "version", "go")
+	mReady = gauge("ready", "1 when requests should come here.")
+
+	mRequests    = counter("proxy_requests_total", "Requests answered, by what became of them.", "outcome")
+	mStatuses    = counter("proxy_responses_total", "Responses sent, by the class of their status.", "class")
+	mSent        = counter("proxy_sent_bytes_total", "Content sent to clients.")
+	mLatency     = prometheus.NewDesc("firstbell_proxy_request_duration_seconds", "From a request's head to the end of its answer.", nil, nil)
+	mFlights     = counter("proxy_flights_total", "Fetches that several clients could share.")
+	mFlightsNow  = gauge("proxy_flights", "Fetches under way that several clients can share.")
+	mFlightsBad  = counter("proxy_flights_broken_total", "Fetches that ended without a whole body.")
+	mPanics      = counter("proxy_panics_total", "Exchanges lost to a mistake in firstbell.")
+	mUnreadable  = counter("proxy_unreadable_connections_total", "Connections that sent what is no HTTP request.")
+	mLookups     = counter("cache_lookups_total", "Look-ups, by outcome.", "outcome")
+	mObjects     = gauge("cache_objects", "Stored responses.")
+	mBytes       = gauge("cache_bytes", "Memory that stored responses take.")
+	mMaxBytes    = gauge("cache_max_bytes", "Memory that they may take.")
+	mEvictions   = counter("cache_evictions_total", "Stored responses pushed out for room.")
+	mPuts        = counter("cache_puts_total", "Responses stored.")
+	mPutsRefused = counter("cache_puts_refused_total", "Responses not stored: too large, or worse than what is there.")
+	mLearnt      = counter("cache_uncacheable_learnt_total", "Keys found to be not shareable.")
+
+	mAdmissionMax     = gauge("admission_max", "Requests that an origin is asked at once, at most.", "origin")
+	mAdmissionInUse   = gauge("admission_in_use", "Requests that an origin is asked right now.", "origin")
+	mAdmissionWaiting = gauge("admission_waiting", "Requests that wait for an origin.", "origin")
+	mAdmitted         = counter("admission_admitted_total", "Requests let through to an origin.", "origin")
+	mAdmissionRefused = counter("admission_refused_total", "Requests refused, by reason.", "origin", "reason")
+	mRetries          = counter("origin_retries_total", "Requests sent again because an idle connection had died.", "origin")
+	mHealthy          = gauge("origin_healthy", "1 when a server is taken for well.", "origin", "server")
+	mInFlight         = gauge("origin_in_flight", "Requests whose response is not complete.", "origin", "server")
+	mOriginRequests   = counter("origin_requests_total", "Requests sent to a server.", "origin", "server")
+	mFailures         = counter("origin_failures_total", "Connects, responses and contents that failed or took too long.", "origin", "server")
+	mOpened           = counter("origin_connections_opened_total", "Connections opened.", "origin", "server")
+
+	mReceipts     = counter("attendance_receipts_total", "Check-ins made durable.")
+	mAgain        = counter("attendance_duplicates_total", "Presses that got the receipt of an earlier one.")
+	mRefused      = counter("attendance_refused_total", "Presses refused for the moment, by reason.", "reason")
+	mInvalid      = counter("attendance_invalid_total", "Presses with a field that cannot be recorded.")
+	mBatches      = counter("attendance_batches_total", "Batches made durable.")
+	mPending      = gauge("attendance_pending", "Presses that wait for their batch.")
+	mOnRoll       = gauge("attendance_on_roll", "Check-ins remembered for their receipts.")
+	mJournalOpen  = gauge("wal_open", "1 when the journal takes records.")
+	mJournalAmber = gauge("wal_warnings", "What needs a person although records are taken.")
+	mDamage       = gauge("wal_damages", "Stretches of the journal where acknowledged records may be missing.")
+	mJournalBytes = gauge("wal_bytes", "What all segments take on disk.")
+	mJournalFree  = gauge("wal_free_bytes", "What the journal's file system has left.")
+	mSync         = counter("wal_sync_seconds_total", "Time spent in syncs.")
+	mAppends      = counter("wal_appends_total", "Appends acknowledged.")
+	mAppendErrors = counter("wal_append_failures_total", "Appends that reached the disk and failed.")
+	mStatements   = counter("store_statements_total", "Statements that wrote to the store.")
+	mAge          = gauge("delivery_oldest_seconds", "Age of the oldest check-in not delivered.", "to")
+	mRows         = counter("delivery_rows_total", "Check-ins delivered.", "to")
+	mDuplicates   = counter("delivery_duplicates_total", "Check-ins that the other side had already.", "to")
+	mParked       = counter("delivery_parked_total", "Check-ins put aside with a reason.", "to")
+	mWrites       = counter("delivery_writes_total", "Statements or requests.", "to")
+	mDelFailures  = counter("delivery_failures_total", "Bulks that did not go through and were tried again.", "to")
+	mStopped      = gauge("delivery_stopped", "1 when somebody must look.", "to")
+	mReloads      = counter("config_reloads_total", "Files put in force while running.")
+	mReloadsBad   = counter("config_reloads_failed_total", "Files refused while running.")
+	mReloadBad    = gauge("config_reload_failed", "1 when the last file was refused and the one before it is in force.")
+	mLoaded       = gauge("config_loaded_timestamp_seconds", "When the file in force was read.")
+)
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.s
+	v := buildVersion()
+	mBuild.send(ch, 1, v.Version, v.Go)
+	mReady.send(ch, truth(s.notReady() == ""))
+	collectProxy(ch, s)
+	collectCache(ch, s)
+	collectOrigins(ch, s)
+	if s.takes != nil {
+		collectAttendance(ch, s.takes)
+	}
+	mReloads.send(ch, float64(s.reloads.good.Load()))
+	mReloadsBad.send(ch, float64(s.reloads.bad.Load()))
+	last := s.reloads.latest.Load()
+	mReloadBad.send(ch, truth(last != nil && !last.OK))
+	mLoaded.send(ch, float64(s.now.Load().loaded.UnixMilli())/1000)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func collectProxy(ch chan<- prometheus.Metric, s *server) {
+	p := s.proxy.Stats()
+	for outcome, n := range p.Outcomes {
+		mRequests.send(ch, float64(n), outcome)
+	}
+	for class, n := range p.Statuses {
+		if class > 0 {
+			mStatuses.send(ch, float64(n), string(rune('0'+class))+"xx")
+		}
+	}
+	buckets, count := map[float64]uint64{}, uint64(0)
+	for i, b := range p.Latency {
+		count += uint64(b.Count)
+		if i < len(p.Latency)-1 { // the last has no upper bound
+			buckets[b.Below.Seconds()] = count
+		}
+	}
+	ch <- prometheus.MustNewConstHistogram(mLatency, count, p.LatencySum.Seconds(), buckets)
+	mSent.send(ch, float64(p.SentBytes))
+	mFlights.send(ch, float64(p.Flights))
+	mFlightsNow.send(ch, float64(p.FlightsNow))
+	mFlightsBad.send(ch, float64(p.FlightsBroken))
+	mPanics.send(ch, float64(p.Panics))
+	mUnreadable.send(ch, float64(p.Unreadable))
+}
+
+func collectCache(ch chan<- prometheus.Metric, s *server) {
+	c := s.cache.Stats()
+	mLookups.send(ch, float64(c.Hits), "hit")
+	mLookups.send(ch, float64(c.StaleHits), "stale")
+	mLookups.send(ch, float64(c.Misses), "miss")
+	mLookups.send(ch, float64(c.Bypasses), "bypass")
+	mObjects.send(ch, float64(c.Objects))
+	mBytes.send(ch, float64(c.WindowBytes+c.TailBytes))
+	mMaxBytes.send(ch, float64(c.MaxBytes))
+	mEvictions.send(ch, float64(c.Evictions))
+	mPuts.send(ch, float64(c.Puts))
+	mPutsRefused.send(ch, float64(c.PutsRefused))
+	mLearnt.send(ch, float64(c.Learnt))
+}
+
+func collectOrigins(ch chan<- prometheus.Metric, s *server) {
+	origins := s.now.Load().origins
+	for _, name := range config.SortedKeys(origins) {
+		u := origins[name]
+		l := u.Limit.Stats()
+		mAdmissionMax.send(ch, float64(l.Max), name)
+		mAdmissionInUse.send(ch, float64(l.InUse), name)
+		mAdmissionWaiting.send(ch, float64(l.Waiting), name)
+		mAdmitted.send(ch, float64(l.Admitted), name)
+		mAdmissionRefused.send(ch, float64(l.Refused), name, "full")
+		mAdmissionRefused.send(ch, float64(l.TimedOut), name, "waited")
+		p := u.Pool.Stats()
+		mRetries.send(ch, float64(p.Retries), name)
+		for _, sv := range p.Servers {
+			mHealthy.send(ch, truth(sv.Healthy), name, sv.Address)
+			mInFlight.send(ch, float64(sv.InFlight), name, sv.Address)
+			mOriginRequests.send(ch, float64(sv.Requests), name, sv.Address)
+			mFailures.send(ch, float64(sv.Failures), name, sv.Address)
+			mOpened.send(ch, float64(sv.Opened), name, sv.Address)
+		}
+	}
+}
+
+func collectAttendance(ch chan<- prometheus.Metric, a *attendant) {
+	st := a.recorder.Stats()
+	mReceipts.send(ch, float64(st.Receipts))
+	mAgain.send(ch, float64(st.Again))
+	mRefused.send(ch, float64(st.Busy), "busy")
+	mRefused.send(ch, float64(st.Down), "journal")
+	mInvalid.send(ch, float64(st.Invalid))
+	mBatches.send(ch, float64(st.Batches))
+	mPending.send(ch, float64(st.Waiting))
+	mOnRoll.send(ch, float64(st.OnRoll))
+	h, alarms := a.journal.Health(), 0
+	for _, d := range a.journal.Damage() {
+		if d.Alarm() {
+			alarms++
+		}
+	}
+	mJournalOpen.send(ch, truth(h.Why == nil))
+	mJournalAmber.send(ch, float64(len(h.Amber)))
+	mDamage.send(ch, float64(alarms))
+	mJournalBytes.send(ch, float64(h.Bytes))
+	mJournalFree.send(ch, float64(h.Free))
+	mSync.send(ch, h.Stats.SyncTotal.Seconds())
+	mAppends.send(ch, float64(h.Stats.Appends))
+	mAppendErrors.send(ch, float64(h.Stats.Failures))
+	mStatements.send(ch, float64(a.store.Writes()))
+	for i, d := range a.deliveries() {
+		to := "store"
+		if i > 0 {
+			to = "sink " + d.Name
+		}
+		mAge.send(ch, ageOf(d.Oldest), to)
+		mRows.send(ch, float64(d.Rows), to)
+		mDuplicates.send(ch, float64(d.Duplicates), to)
+		mParked.send(ch, float64(d.Parked), to)
+		mWrites.send(ch, float64(d.Writes), to)
+		mDelFailures.send(ch, float64(d.Failures), to)
+		mStopped.send(ch, truth(d.Stopped), to)
+	}
+}

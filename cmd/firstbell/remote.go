@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"firstbell/cmd/firstbell/config"
+)
+
+const statusUsage = `status -config FILE [-json]
+
+Asks a running firstbell, on the ops listener that FILE names, how it does. It
+exits with 1 when it is not ready.`
+
+const reloadUsage = `reload -config FILE
+
+Has a running firstbell, on the ops listener that FILE names, read its file
+again. It exits with 1 when the file was refused; the old one is then in force.`
+
+func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("status", statusUsage, stderr)
+	file := f.String("config", "", "`FILE` that serve runs with")
+	asJSON := f.Bool("json", false, "write all of it as JSON")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	text, _, err := askOps(ctx, "status", *file, stderr, http.MethodGet, "/status")
+	if err != nil {
+		return err
+	}
+	var r statusReport
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("asking for the status: %w", err)
+	}
+	if *asJSON {
+		fmt.Fprintf(stdout, "%s", text)
+	} else {
+		printStatus(stdout, &r)
+	}
+	if !r.Ready {
+		return fmt.Errorf("it is not ready: %s", r.NotReady)
+	}
+	return nil
+}
+
+func printStatus(w io.Writer, r *statusReport) {
+	state := "ready"
+	if !r.Ready {
+		state = "NOT READY: " + r.NotReady
+	}
+	fmt.Fprintf(w, "%s, up %s, version %s\n", state, r.Uptime, r.Build.Version)
+	fmt.Fprintf(w, "file      %s, digest %s, in force since %s\n", r.Config.File, r.Config.Digest, r.Config.Loaded.Local().Format(time.DateTime))
+	if l := r.Config.LastReload; l != nil && !l.OK {
+		fmt.Fprintf(w, "          THE LAST RELOAD WAS REFUSED: %s\n", l.Problems[0])
+	}
+	fmt.Fprintf(w, "requests ")
+	for _, name := range config.SortedKeys(r.Requests) {
+		if n := r.Requests[name]; n > 0 {
+			fmt.Fprintf(w, " %s %d", name, n)
+		}
+	}
+	fmt.Fprintf(w, "\ncache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
+	for _, o := range r.Origins {
+		fmt.Fprintf(w, "origin    %s: %d of %d in use, %d wait, %d refused\n", o.Name, o.InUse, o.Max, o.Waiting, o.Refused)
+		for _, s := range o.Servers {
+			health := "well"
+			if !s.Healthy {
+				health = "ILL"
+			}
+			fmt.Fprintf(w, "          %s %s, %d requests, %d failures\n", s.Address, health, s.Requests, s.Failures)
+		}
+	}
+	if a := r.Attendance; a != nil {
+		fmt.Fprintf(w, "check-ins %d receipts, %d the same again, %d refused, %d wait\n", a.Receipts, a.Again, a.Refused, a.Waiting)
+		fmt.Fprintf(w, "journal   %s %s, %d bytes, %d damages\n", a.Journal.State, a.Journal.Why, a.Journal.Bytes, len(a.Journal.Damage))
+		printDelivery(w, "store", &a.Store.Delivery)
+		for i := range a.Sinks {
+			printDelivery(w, a.Sinks[i].Name, &a.Sinks[i].Delivery)
+		}
+	}
+}
+
+func printDelivery(w io.Writer, to string, d *deliveryStatus) {
+	fmt.Fprintf(w, "delivery  to %s: %d rows in %d writes, %d parked, the oldest waits %.1f s", to, d.Rows, d.Writes, d.Parked, d.Age)
+	if d.Error != "" {
+		fmt.Fprintf(w, "; FAILING: %s", d.Error)
+	}
+	fmt.Fprintln(w)
+}
+
+func runReload(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("reload", reloadUsage, stderr)
+	file := f.String("config", "", "`FILE` that serve runs with")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	// The file may be the one with the mistake, but where to ask is needed.
+	text, status, err := askOps(ctx, "reload", *file, stderr, http.MethodPost, "/reload")
+	if err != nil {
+		return err
+	}
+	var r reloaded
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("asking for a reload: the answer was %d %s", status, text)
+	}
+	for _, p := range append(r.Warnings, r.Problems...) {
+		fmt.Fprintln(stdout, p)
+	}
+	if !r.OK {
+		return fmt.Errorf("the file was refused; the one before it is in force")
+	}
+	fmt.Fprintf(stdout, "in force: digest %s\n", r.Digest)
+	if len(r.NeedsRestart) > 0 {
+		fmt.Fprintf(stdout, "these wait for a restart: %s\n", lists(r.NeedsRestart))
+	}
+	return nil
+}
+
+// askOps asks the ops listener that the file names.
+func askOps(ctx context.Context, name, file string, stderr io.Writer, method, path string) (text []byte, status int, err error) {
+	if file == "" {
+		return nil, 0, usageError("firstbell " + name + ": name the file: -config FILE")
+	}
+	listen, ops, problems := config.LoadOps(file)
+	if len(problems) > 0 {
+		printProblems(stderr, problems)
+		return nil, 0, said(problems)
+	}
+	if listen == "" {
+		return nil, 0, fmt.Errorf("%s has no ops listener; add listen: {ops: \"127.0.0.1:9900\"}", file)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(listen)+path, nil)
+	if err != nil {
+		return nil, 0, fmt.Errorf("asking %s: %w", listen, err)
+	}
+	if ops != "" {
+		req.Header.Set("Authorization", "Bearer "+ops)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, 0, fmt.Errorf("asking %s, does firstbell serve run? %w", listen, err)
+	}
+	defer res.Body.Close()
+	text, err = io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	if err != nil {
+		return nil, 0, fmt.Errorf("asking %s: %w", listen, err)
+	}
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusUnprocessableEntity {
+		return nil, 0, fmt.Errorf("asking %s: %s: %s", listen, res.Status, text)
+	}
+	return text, res.StatusCode, nil
+}
+
+// reachable is the address by which this machine reaches its own listener.
+func reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/cache"
+	"firstbell/cmd/firstbell/config"
+	"firstbell/proxy"
+)
+
+const serveUsage = `serve -config FILE
+
+Answers requests as the file says until SIGTERM or SIGINT; then it takes no new
+connections, answers what is under way, and ends. SIGHUP has it read the file
+again: all of it is taken, or nothing.`
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	file      string
+	logFormat string
+	access    bool
+	accessSet bool // -access-log was given
+	sample    int
+}
+
+func serveOptionsOf(args []string, stderr io.Writer) (*serveOptions, error) {
+	var o serveOptions
+	f := newFlags("serve", serveUsage, stderr)
+	f.StringVar(&o.file, "config", "", "`FILE` that says what to do")
+	f.StringVar(&o.logFormat, "log-format", "text", "`text` or json")
+	f.BoolVar(&o.access, "access-log", true, "write a line per request; goes before log.access in the file")
+	f.IntVar(&o.sample, "access-log-sample", 0, "at high rates write one request in `N`; goes before log.sample in the file")
+	if err := parseFlags(f, args); err != nil {
+		return nil, err
+	}
+	o.accessSet = flagGiven(f, "access-log")
+	switch {
+	case o.file == "":
+		return nil, usageError("firstbell serve: name the file: -config FILE")
+	case o.logFormat != "text" && o.logFormat != "json":
+		return nil, usageError(fmt.Sprintf("firstbell serve: -log-format %q: choose text or json", o.logFormat))
+	case o.sample < 0:
+		return nil, usageError("firstbell serve: -access-log-sample: choose 1 or more")
+	}
+	return &o, nil
+}
+
+func runServe(ctx context.Context, args []string, _, stderr io.Writer) error {
+	o, err := serveOptionsOf(args, stderr)
+	if err != nil {
+		return err
+	}
+	c, err := loadConfig(o.file, stderr)
+	if err != nil {
+		return err
+	}
+	log := newLogger(stderr, o.logFormat)
+	s, err := open(ctx, c, o, log)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	return s.run(ctx, hup)
+}
+
+func newLogger(w io.Writer, format string) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// A server is everything that runs. open makes it, run uses it up.
+type server struct {
+	log     *slog.Logger
+	options *serveOptions
+	started time.Time
+
+	web, opsNet net.Listener // opsNet: nil without ops
+	cache       *cache.Cache
+	takes       *attendant // check-ins; nil without attendance
+	proxy       *proxy.Proxy
+	ops         *http.Server
+
+	ready   atomic.Bool
+	reloads reloads
+	now     atomic.Pointer[setting] // what is in force
+
+	work context.Context // ends when requests have been answered
+	end  context.CancelFunc
+	jobs sync.WaitGroup // background work
+}
+
+// A setting is one reading of the file, in force as a whole.
+type setting struct {
+	config  *config.Config
+	origins map[string]*upstream
+	loaded  time.Time
+}
+
+// open makes all that can fail before anything is started. After an error
+// nothing is left open.
+func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logger) (s *server, err error) {
+	s = &server{log: log, options: o, started: time.Now()}
+	s.work, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.web, err = listen("listen.http", c.Listen.HTTP); err != nil {
+		return s, err
+	}
+	if c.Listen.Ops != "" {
+		if s.opsNet, err = listen("listen.ops", c.Listen.Ops); err != nil {
+			return s, err
+		}
+	}
+	if s.cache, err = cache.New(cache.Options{MemoryBytes: int64(c.Cache.Memory)}); err != nil {
+		return s, fmt.Errorf("making the cache: %w", err)
+	}
+	var recorder *attendance.Recorder
+	if c.Attendance != nil {
+		if s.takes, err = openAttendance(ctx, c, log); err != nil {
+			return s, fmt.Errorf("starting attendance: %w", err)
+		}
+		recorder = s.takes.recorder
+	}
+	origins, fresh, err := openOrigins(c, nil)
+	if err != nil {
+		return s, fmt.Errorf("making the origins: %w", err)
+	}
+	table, err := tableOf(c, origins)
+	if err != nil {
+		return s, err
+	}
+	s.runOrigins(fresh)
+	s.now.Store(&setting{config: c, origins: origins, loaded: s.started})
+	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o)}, table)
+	s.ops = newOps(s)
+	return s, nil
+}
+
+func listen(key, address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if err == nil {
+		return ln, nil
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listening on %s (%s): the port is in use; end the other process or choose another port", address, key)
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return nil, fmt.Errorf("listening on %s (%s): not permitted; ports below 1024 need CAP_NET_BIND_SERVICE", address, key)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	return nil, fmt.Errorf("listening on %s (%s): %w", address, key, err)
+}
+
+// run serves until ctx ends or a listener breaks, then answers what is under
+// way and closes everything. It is called once.
+func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
+	broken := make(chan error, 2)
+	s.background("the cache", s.cache.Run)
+	if s.takes != nil {
+		s.takes.start(s)
+	}
+	go func() { broken <- s.proxy.Serve(s.web) }()
+	if s.opsNet != nil {
+		go func() { broken <- s.ops.Serve(s.opsNet) }()
+	}
+	s.ready.Store(true)
+	s.log.Info("serving", "http", s.web.Addr().String(), "ops", addrOf(s.opsNet), "version", buildVersion().Version)
+	var err error
+	for serving := true; serving; {
+		select {
+		case <-hup:
+			s.reload("SIGHUP")
+		case err = <-broken:
+			serving = false
+		case <-ctx.Done():
+			s.log.Info("draining", "longest", s.now.Load().config.Listen.Drain)
+			serving = false
+		}
+	}
+	s.ready.Store(false)
+	return errors.Join(err, s.drain(), s.close())
+}
+
+// drain answers what is under way.
+func (s *server) drain() error {
+	ctx, cancel := context.WithTimeout(s.work, s.now.Load().config.Listen.Drain)
+	defer cancel()
+	if err := s.proxy.Shutdown(ctx); err != nil {
+		return fmt.Errorf("ending with requests under way: %w", err)
+	}
+	return nil
+}
+
+// close ends the background work, in the order in which it depends on each
+// other, and lets everything go. It is also how open undoes what it began.
+func (s *server) close() error {
+	s.ready.Store(false)
+	var errs []error
+	if s.takes != nil {
+		errs = append(errs, s.takes.finish())
+	}
+	s.end()
+	s.jobs.Wait()
+	if s.takes != nil {
+		errs = append(errs, s.takes.close())
+	}
+	if now := s.now.Load(); now != nil {
+		for _, u := range now.origins {
+			u.stop()
+		}
+	}
+	if s.cache != nil {
+		errs = append(errs, s.cache.Close())
+	}
+	if s.ops != nil {
+		errs = append(errs, s.ops.Close())
+	}
+	for _, ln := range []net.Listener{s.web, s.opsNet} {
+		if ln != nil {
+			_ = ln.Close() // a server has closed it already, or nobody used it
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// background runs work until the server ends; an error before that is logged.
+func (s *server) background(name string, work func(context.Context) error) {
+	s.jobs.Go(func() {
+		if err := work(s.work); err != nil && s.work.Err() == nil {
+			s.log.Error("stopped working", "what", name, "error", err)
+		}
+	})
+}
+
+// runOrigins starts what the origins do by themselves.
+func (s *server) runOrigins(fresh map[string]*upstream) {
+	for name, u := range fresh {
+		ctx, cancel := context.WithCancel(s.work)
+		u.stop = func() {
+			cancel()
+			_ = u.Pool.Close() // always nil: it closes idle connections
+		}
+		s.jobs.Go(func() {
+			if err := u.Pool.Run(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("stopped working", "what", "the health checks of origin "+name, "error", err)
+			}
+		})
+	}
+}
+
+func addrOf(ln net.Listener) string {
+	if ln == nil {
+		return ""
+	}
+	return ln.Addr().String()
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/cmd/firstbell/config"
+	"firstbell/proxy/origin"
+)
+
+// statusReport is what GET /status answers. Names are for scripts: they stay.
+type statusReport struct {
+	Build      version          `json:"build"`
+	Started    time.Time        `json:"started"`
+	Uptime     string           `json:"uptime"`
+	Ready      bool             `json:"ready"`
+	NotReady   string           `json:"not_ready,omitempty"`
+	Config     configStatus     `json:"config"`
+	Requests   map[string]int64 `json:"requests"` // by outcome
+	SentBytes  int64            `json:"sent_bytes"`
+	Flights    flightStatus     `json:"flights"`
+	Cache      cacheStatus      `json:"cache"`
+	Origins    []originStatus   `json:"origins"`
+	Attendance *attendStatus    `json:"attendance,omitempty"`
+}
+
+type configStatus struct {
+	File       string    `json:"file"`
+	Digest     string    `json:"digest"`
+	Loaded     time.Time `json:"loaded"`
+	Reloads    uint64    `json:"reloads"`
+	Failed     uint64    `json:"reloads_failed"`
+	LastReload *reloaded `json:"last_reload,omitempty"`
+}
+
+type flightStatus struct {
+	Begun  int64 `json:"begun"`
+	Now    int   `json:"now"`
+	Broken int64 `json:"broken"`
+}
+
+type cacheStatus struct {
+	Objects   int64  `json:"objects"`
+	Bytes     int64  `json:"bytes"`
+	MaxBytes  int64  `json:"max_bytes"`
+	Hits      uint64 `json:"hits"`
+	Stale     uint64 `json:"stale"`
+	Misses    uint64 `json:"misses"`
+	Bypasses  uint64 `json:"bypasses"`
+	Evictions uint64 `json:"evictions"`
+}
+
+type originStatus struct {
+	Name    string         `json:"name"`
+	Max     int            `json:"max"`
+	InUse   int            `json:"in_use"`
+	Waiting int            `json:"waiting"`
+	Refused uint64         `json:"refused"` // the queue was full, or the wait too long
+	Servers []serverStatus `json:"servers"`
+}
+
+type serverStatus struct {
+	Address  string `json:"address"`
+	Healthy  bool   `json:"healthy"`
+	InFlight int    `json:"in_flight"`
+	Requests uint64 `json:"requests"`
+	Failures uint64 `json:"failures"`
+}
+
+type attendStatus struct {
+	Receipts uint64        `json:"receipts"`
+	Again    uint64        `json:"again"`
+	Refused  uint64        `json:"refused"`
+	Invalid  uint64        `json:"invalid"`
+	Waiting  int           `json:"waiting"`
+	OnRoll   int           `json:"on_roll"`
+	Journal  journalStatus `json:"journal"`
+	Store    storeStatus   `json:"store"`
+	Sinks    []sinkStatus  `json:"sinks"`
+}
+
+type journalStatus struct {
+	State    string    `json:"state"`
+	Why      string    `json:"why,omitempty"`
+	Since    time.Time `json:"since"`
+	Amber    []string  `json:"amber,omitempty"`
+	Damage   []string  `json:"damage,omitempty"`
+	Next     uint64    `json:"next"`
+	Segment  string    `json:"segment"`
+	Bytes    int64     `json:"bytes"`
+	Free     int64     `json:"free"` // on the file system; -1: not known
+	Batches  uint64    `json:"batches"`
+	Failures uint64    `json:"failures"`
+}
+
+type storeStatus struct {
+	Statements uint64         `json:"statements"`
+	Delivery   deliveryStatus `json:"delivery"`
+}
+
+type sinkStatus struct {
+	Name     string         `json:"name"`
+	URL      string         `json:"url"`
+	Requests uint64         `json:"requests"`
+	Parked   uint64         `json:"parked"`
+	Age      float64        `json:"age"`
+	Delivery deliveryStatus `json:"delivery"`
+}
+
+type deliveryStatus struct {
+	Next       uint64  `json:"next"` // first record not delivered
+	Rows       uint64  `json:"rows"`
+	Duplicates uint64  `json:"duplicates"`
+	Parked     uint64  `json:"parked"`
+	Writes     uint64  `json:"writes"`
+	Failures   uint64  `json:"failures"`
+	Age        float64 `json:"age"` // seconds that the oldest record waits
+	Stopped    bool    `json:"stopped"`
+	Error      string  `json:"error,omitempty"`
+}
+
+// report gathers what the parts say about themselves.
+func (s *server) report() *statusReport {
+	now := s.now.Load()
+	p := s.proxy.Stats()
+	why := s.notReady()
+	r := &statusReport{
+		Build: buildVersion(), Started: s.started, Uptime: time.Since(s.started).Round(time.Second).String(),
+		Ready: why == "", NotReady: why,
+		Config: configStatus{
+			File: s.options.file, Digest: now.config.Digest, Loaded: now.loaded,
+			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
+		},
+		Requests: p.Outcomes, SentBytes: p.SentBytes,
+		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken},
+		Origins: []originStatus{},
+	}
+	c := s.cache.Stats()
+	r.Cache = cacheStatus{
+		Objects: c.Objects, Bytes: c.WindowBytes + c.TailBytes, MaxBytes: c.MaxBytes,
+		Hits: c.Hits, Stale: c.StaleHits, Misses: c.Misses, Bypasses: c.Bypasses, Evictions: c.Evictions,
+	}
+	for _, name := range config.SortedKeys(now.origins) {
+		r.Origins = append(r.Origins, originReport(name, now.origins[name]))
+	}
+	if s.takes != nil {
+		r.Attendance = s.takes.report()
+	}
+	return r
+}
+
+func originReport(name string, u *upstream) originStatus {
+	l := u.Limit.Stats()
+	o := originStatus{Name: name, Max: l.Max, InUse: l.InUse, Waiting: l.Waiting, Refused: l.Refused + l.TimedOut, Servers: []serverStatus{}}
+	for _, sv := range u.Pool.Stats().Servers {
+		o.Servers = append(o.Servers, serverReport(&sv))
+	}
+	return o
+}
+
+func serverReport(sv *origin.ServerStats) serverStatus {
+	return serverStatus{Address: sv.Address, Healthy: sv.Healthy, InFlight: sv.InFlight, Requests: sv.Requests, Failures: sv.Failures}
+}
+
+func (a *attendant) report() *attendStatus {
+	st, h := a.recorder.Stats(), a.journal.Health()
+	r := &attendStatus{
+		Receipts: st.Receipts, Again: st.Again, Refused: st.Busy + st.Down, Invalid: st.Invalid,
+		Waiting: st.Waiting, OnRoll: st.OnRoll,
+		Journal: journalStatus{
+			State: h.State.String(), Since: h.Since, Amber: h.Amber, Next: h.Next, Segment: h.Segment,
+			Bytes: h.Bytes, Free: h.Free, Batches: h.Stats.Appends, Failures: h.Stats.Failures,
+		},
+		Store: storeStatus{Statements: a.store.Writes(), Delivery: deliveryReport(a.toStore.Stats())},
+		Sinks: []sinkStatus{},
+	}
+	if h.Why != nil {
+		r.Journal.Why = h.Why.Error()
+	}
+	for _, d := range a.journal.Damage() {
+		if d.Alarm() {
+			r.Journal.Damage = append(r.Journal.Damage, d.String())
+		}
+	}
+	for _, s := range a.sinks {
+		d := deliveryReport(s.delivery.Stats())
+		r.Sinks = append(r.Sinks, sinkStatus{Name: s.name, URL: s.url, Requests: d.Writes, Parked: d.Parked, Age: d.Age, Delivery: d})
+	}
+	return r
+}
+
+func deliveryReport(d attendance.DeliveryStats) deliveryStatus {
+	r := deliveryStatus{
+		Next: d.Next, Rows: d.Rows, Duplicates: d.Duplicates, Parked: d.Parked, Writes: d.Writes,
+		Failures: d.Failures, Age: ageOf(d.Oldest), Stopped: d.Stopped,
+	}
+	if d.Err != nil {
+		r.Error = d.Err.Error()
+	}
+	return r
+}
+
+// ageOf is how many seconds ago a moment was, to the tenth; 0 when there is
+// none.
+func ageOf(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(0, float64(time.Since(t)/(100*time.Millisecond))/10)
+}
