@@ -107,7 +107,7 @@ func parseField(line string) (name, value string, err error) {
 	if !ok {
 		return "", "", malformed("field line %q has no colon", clip(line))
 	}
-	if bare := strings.TrimRight(name, " \t"); bare != name {
+	if bare := trimBlankEnd(name); len(bare) != len(name) {
 		if isFraming(bare) {
 			return "", "", malformed("field line %q has white space before its colon", clip(line))
 		}

@@ -70,6 +70,9 @@ func (p *Pool) Do(ctx context.Context, r *Request) (*Response, error) {
 	if p.closed.Load() {
 		return nil, p.refuse(ErrClosed, nil)
 	}
+	if err := ctx.Err(); err != nil { // or it would cost an idle connection
+		return nil, p.refuse(err, nil)
+	}
 	buf := getBuf()
 	defer putBuf(buf)
 	out, err := r.appendHead((*buf)[:0])

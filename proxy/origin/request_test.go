@@ -395,6 +395,33 @@ func TestACancelledContextEndsEveryPhase(t *testing.T) {
 	}
 }
 
+func TestACancelledContextCostsNoIdleConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, saying(answer204, answer204, ""))
+		mustDo(t, p, get())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _, err := do(ctx, p, get())
+		if e := wantKind(t, err, context.Canceled); e.MayHaveReached {
+			t.Error("MayHaveReached is true for a request that was never sent")
+		}
+		mustDo(t, p, get())
+		if st := p.Stats().Servers[0]; st.Opened != 1 {
+			t.Errorf("%d connections opened, want 1", st.Opened)
+		}
+	})
+}
+
+func TestContentThatNeverComesNorEndsIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, func(f *fakeConn) { _, _ = io.Copy(io.Discard, f) })
+		_, _, err := do(t.Context(), p, post(failing{nil}, -1))
+		if wantKind(t, err, ErrRequestBody); !errors.Is(err, io.ErrNoProgress) {
+			t.Errorf("got %v, want no progress", err)
+		}
+	})
+}
+
 func TestEveryPhaseHasItsLimit(t *testing.T) {
 	limits := Timeouts{Connect: 1 * time.Second, Send: 3 * time.Second, Header: 5 * time.Second, Idle: 7 * time.Second}
 	silent := func(f *fakeConn) { _, _ = io.Copy(io.Discard, f) }

@@ -98,7 +98,7 @@ func (u *upload) send() (fromBody bool, err error) {
 		if left >= 0 {
 			piece = piece[:min(left, uploadBytes)]
 		}
-		n, err := u.r.Body.Read(piece)
+		n, err := readSome(u.r.Body, piece)
 		if u.stop.Load() {
 			return false, errStopped
 		}
