@@ -6,13 +6,24 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"firstbell/attendance/wal"
 )
 
-// BenchmarkTake is the whole way of a new check-in from 1,000 submitters over a
-// journal that costs nothing.
+// BenchmarkTake is the whole way of a check-in from 1,000 submitters: new ones
+// and such that have their receipt over a journal that costs nothing, and new
+// ones on a disk.
 func BenchmarkTake(b *testing.B) {
 	b.Run("new", func(b *testing.B) { benchmarkTake(b, &nullLog{}, false) })
 	b.Run("again", func(b *testing.B) { benchmarkTake(b, &nullLog{}, true) })
+	b.Run("disk", func(b *testing.B) {
+		log, err := wal.Open(wal.Options{Dir: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer log.Close()
+		benchmarkTake(b, log, false)
+	})
 }
 
 // nullLog forgets everything.

@@ -296,26 +296,38 @@ func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Durat
 	}
 }
 
+// looks is how often the journal is looked at for records that are known to be
+// there: a reader may be a look behind the writer.
+const looks = 3
+
 // read adds records to the bulk, as far as there are any; full says that no
 // more belong into it.
 func (d *Delivery) read(b *Bulk) (full bool, err error) {
 	end := d.end()
-	if d.full(b) || b.Next >= end {
-		return d.full(b), nil
-	}
-	for rec, err := range d.journal(b.Next) {
-		if err != nil {
-			return false, fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
-		}
-		if rec.Seq >= end {
-			break
-		}
-		d.add(b, rec)
-		if d.full(b) || b.Next >= end {
-			break
+	from := b.Next
+	for look := 0; look < looks && b.Next == from && !d.full(b) && b.Next < end; look++ {
+		if err := d.look(b, end); err != nil {
+			return false, err
 		}
 	}
 	return d.full(b), nil
+}
+
+// look adds the records that the journal shows before end.
+func (d *Delivery) look(b *Bulk, end uint64) error {
+	for rec, err := range d.journal(b.Next) {
+		if err != nil {
+			return fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
+		}
+		if rec.Seq >= end {
+			return nil
+		}
+		d.add(b, rec)
+		if d.full(b) || b.Next >= end {
+			return nil
+		}
+	}
+	return nil
 }
 
 func (d *Delivery) full(b *Bulk) bool {

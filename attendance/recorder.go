@@ -30,8 +30,8 @@ const (
 	// that are pending already included.
 	DefaultMaxWaiting = 4 * DefaultMaxBatch
 
-	// batchBytesMax bounds a batch of uncommonly long names.
-	batchBytesMax = 8 << 20
+	// DefaultMaxBatchBytes bounds a batch of uncommonly long names.
+	DefaultMaxBatchBytes = 8 << 20
 
 	// refusedMax and attemptsMax bound what is remembered, at 20 bytes or so.
 	refusedMax  = 1 << 18
@@ -54,6 +54,10 @@ type Config struct {
 	MaxBatch   int // check-ins in one batch
 	MaxWaiting int // presses that wait at once
 
+	// MaxBatchBytes bounds the events of a batch. The journal adds its frames,
+	// and one append must fit into one segment: half a segment is safe.
+	MaxBatchBytes int
+
 	// OnAppend is called by the writer after each append with the position
 	// that follows it; it must not block. May be nil.
 	OnAppend func(next uint64)
@@ -69,6 +73,7 @@ type Recorder struct {
 	grace      time.Duration
 	maxBatch   int
 	maxWaiting int
+	maxBytes   int
 
 	roll     roll
 	attempts *recent // arrival of presses by their attempt
@@ -105,12 +110,16 @@ func New(c Config) (*Recorder, error) {
 		grace:      c.Grace,
 		maxBatch:   c.MaxBatch,
 		maxWaiting: c.MaxWaiting,
+		maxBytes:   c.MaxBatchBytes,
 		attempts:   newRecent(attemptsMax),
 		refused:    newRecent(refusedMax),
 		kick:       make(chan struct{}, 1),
 		open:       &batch{seq: 1},
 	}
 	r.schools.Store(c.Schools)
+	if r.maxBytes <= 0 {
+		r.maxBytes = DefaultMaxBatchBytes
+	}
 	if r.grace <= 0 {
 		r.grace = DefaultGrace
 	}
@@ -230,7 +239,7 @@ func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (
 	case r.stopped:
 		r.mu.Unlock()
 		return seat{}, ErrStopped
-	case len(b.ends) >= r.maxBatch || len(b.buf) >= batchBytesMax || r.waiting.Load() >= int64(r.maxWaiting):
+	case len(b.ends) >= r.maxBatch || len(b.buf) >= r.maxBytes || r.waiting.Load() >= int64(r.maxWaiting):
 		r.mu.Unlock()
 		return seat{}, ErrBusy
 	}

@@ -130,7 +130,7 @@ func (r *Recorder) settle(b *batch, err error) {
 // recycle keeps the batch's buffers for the next but one, unless they have
 // grown beyond what an ordinary morning needs.
 func (r *Recorder) recycle(b *batch) {
-	if cap(b.buf) <= batchBytesMax {
+	if cap(b.buf) <= 2*r.maxBytes {
 		clear(b.items)
 		r.spare = &batch{buf: b.buf[:0], ends: b.ends[:0], items: b.items[:0]}
 	}
