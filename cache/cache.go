@@ -244,15 +244,19 @@ func (c *Cache) selectVariant(e *entry, f field.Fields) *Stored {
 // scratchMax keeps one huge Cookie from staying in the pool for ever.
 const scratchMax = 64 << 10
 
-// Put stores s, which a Verdict with Store allowed, in the place of the stored
+// Put stores s, which its Verdict must allow, in the place of the stored
 // response of the same key and variant. When it returns true, Lookup finds s
 // until the budget or an invalidation takes it, and a key that s shows to be
 // shareable is no longer remembered as uncacheable.
 //
-// It returns false, and changes nothing, when s is larger than MaxObjectBytes
-// allows or when s is an error and would displace a response that may still
-// serve on error.
+// It returns false, and changes nothing, when s may not be stored, when it is
+// larger than MaxObjectBytes allows, or when it is an error and would displace
+// a response that may still serve on error.
 func (c *Cache) Put(s *Stored) bool {
+	if !s.Verdict.Store {
+		c.refused.Add(1)
+		return false
+	}
 	now := s.responseTime
 	kept := c.memory.put(s, func(old *Stored) bool {
 		return s.Verdict.errorReply && !old.Verdict.errorReply && old.MayServeOnError(now)

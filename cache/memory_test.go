@@ -90,9 +90,9 @@ func TestMemoryTooSmallIsRefused(t *testing.T) {
 }
 
 func TestPutIsFoundAtOnce(t *testing.T) {
-	c := newCache(t, 8<<20)
+	c := newCache(t, 4<<20)
 	run(t, c)
-	for i := range 20_000 {
+	for i := range 8000 {
 		r := request(fmt.Sprint("key ", i))
 		if !c.Put(object(c, r, 1000)) {
 			t.Fatalf("Put %d: false", i)
@@ -153,17 +153,17 @@ func TestTooLargeIsRefusedAndChangesNothing(t *testing.T) {
 }
 
 func TestLargeObjectsStayInTheWindowWhileTheyAreUsed(t *testing.T) {
-	c := newCache(t, 16<<20) // window 4 MB, at most 160 KB for the tail
+	c := newCache(t, 8<<20) // window 2 MB, at most 80 KB an object for the tail
 	video := request("video")
-	c.Put(object(c, video, 1<<20))
-	for i := range 20_000 {
+	c.Put(object(c, video, 512<<10))
+	for i := range 8000 {
 		c.Put(object(c, request(fmt.Sprint(i)), 1000))
 		c.memory.handOver()
 		if f := c.Lookup(video, &Policy{}, nine); f.Outcome != Hit {
 			t.Fatalf("the video that everybody watches is gone after %d pages", i)
 		}
 	}
-	for i := range 20_000 {
+	for i := range 8000 {
 		c.Put(object(c, request(fmt.Sprint("more", i)), 1000))
 		c.memory.handOver()
 	}
@@ -200,7 +200,7 @@ func TestVariantsAreBoundedPerKey(t *testing.T) {
 func TestReplacingInvalidatingAndFresheningKeepTheAccounts(t *testing.T) {
 	c := newCache(t, 2<<20)
 	rnd := rand.New(rand.NewPCG(3, 4))
-	for i := range 20_000 {
+	for i := range 10_000 {
 		r := request(fmt.Sprint(rnd.IntN(600)))
 		switch rnd.IntN(6) {
 		case 0:
@@ -280,6 +280,36 @@ func TestFollowersWithCredentialsGetOnlyWhatTheResponseItselfOpens(t *testing.T)
 		}
 		if anonymous := (&Policy{Anonymous: true}); !v.MayAnswer(bearer, anonymous) {
 			t.Errorf("%q may not answer on an anonymous route", test.control)
+		}
+	}
+}
+
+func TestWhatIsNotForOthersStaysWithTheOneWhoAsked(t *testing.T) {
+	c := newCache(t, 2<<20)
+	r := request("a", field.Field{Name: "User", Value: "1"})
+	for _, test := range []struct {
+		control, vary string
+		stores, suits bool
+	}{
+		{"max-age=60", "", true, true},
+		{"max-age=60", "User", true, true},
+		{"max-age=60", "Other", true, true},
+		{"no-cache", "", true, false},
+		{"no-store", "", false, false},
+		{"private, max-age=60", "", false, false},
+		{"max-age=60", "*", false, false},
+	} {
+		res := field.List{{Name: "Cache-Control", Value: test.control}, {Name: "Vary", Value: test.vary}, {Name: "ETag", Value: `"1"`}}
+		s := c.NewStored(r, Judge(r, &Policy{}, 200, res, nine, nine), 200, res, nil, nine, nine)
+		if got := c.Put(s); got != test.stores {
+			t.Errorf("%s, Vary %q: Put = %v, want %v", test.control, test.vary, got, test.stores)
+		}
+		if got := s.Suits(r, &Policy{}); got != test.suits {
+			t.Errorf("%s, Vary %q: suits another with the same fields: %v, want %v", test.control, test.vary, got, test.suits)
+		}
+		other := request("a", field.Field{Name: "User", Value: "2"})
+		if got, want := s.Suits(other, &Policy{}), test.suits && test.vary != "User"; got != want {
+			t.Errorf("%s, Vary %q: suits another user: %v, want %v", test.control, test.vary, got, want)
 		}
 	}
 }

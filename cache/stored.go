@@ -124,6 +124,16 @@ func (s *Stored) MayServeOnError(now time.Time) bool {
 	return !s.Verdict.validate && !s.Verdict.errorReply && -left < s.Verdict.StaleIfError
 }
 
+// Suits reports whether s may answer r, a follower in the flight that brought
+// or freshened s: s may be given to others, its selecting fields match (RFC
+// 9111 section 4.1), and it may answer whoever r says is asking. It does not
+// ask whether s is fresh by now.
+func (s *Stored) Suits(r *Request, p *Policy) bool {
+	v := &s.Verdict
+	forOthers := v.Share || v.Store && !v.validate
+	return forOthers && v.MayAnswer(r, p) && s.variant == string(VariantKey(nil, v.Vary, r.Fields))
+}
+
 // Validators appends the preconditions of a validating fetch: If-None-Match
 // when the response has an entity tag, If-Modified-Since when it has a
 // Last-Modified (RFC 9111 section 4.3.1). Nothing appended means that it
@@ -152,7 +162,8 @@ func (s *Stored) modifiedBase() time.Time {
 // request. If the cache still holds old, that has taken its place there, or,
 // when it may not be stored, old is gone; what was put or invalidated meanwhile
 // stays as it is. False means that the 304 speaks of another response: old is
-// left as it was, and the caller fetches again without validators.
+// left as it was, and the caller fetches again without validators. On an
+// anonymous route a Set-Cookie of the 304 is left out.
 func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, requestTime, responseTime time.Time) (*Stored, bool) {
 	if !old.namedBy(res304) {
 		return nil, false
@@ -160,6 +171,9 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	date := responseTime
 	if d, ok := parseDate(view(res304.Get("Date")), responseTime); ok {
 		date = d
+	}
+	if p.Anonymous {
+		res304 = res304.Without(func(name string) bool { return sameName(name, "Set-Cookie") })
 	}
 	merged := updated(old.Fields, res304, date)
 	v := Judge(r, p, old.Status, merged, requestTime, responseTime)
@@ -206,8 +220,7 @@ func updated(stored, res304 field.List, date time.Time) field.List {
 		}
 		return false
 	}
-	news := res304.Without(describesBody)
-	news = storableAge(news)
+	news := endToEnd(res304.Without(describesBody))
 	if !news.Has("Date") {
 		news = append(news, field.Field{Name: "Date", Value: date.UTC().Format(httpDate)})
 	}
@@ -215,8 +228,8 @@ func updated(stored, res304 field.List, date time.Time) field.List {
 	return append(kept, news...)
 }
 
-// storableAge leaves out hop-by-hop fields but keeps Age, which Judge reads.
-func storableAge(l field.List) field.List {
+// endToEnd leaves out the fields of the connection.
+func endToEnd(l field.List) field.List {
 	return l.Without(func(name string) bool {
 		n := view(name)
 		return field.HopByHop(n) || field.ConnectionNames(l, n)
