@@ -99,7 +99,9 @@ func (l *Log) mayGrow(n int64) error {
 
 // takeReady gives the segment made ahead, or makes one.
 func (l *Log) takeReady() (*made, error) {
+	l.hurry.Store(true)
 	l.making <- struct{}{}
+	l.hurry.Store(false)
 	defer func() { <-l.making }()
 	l.mu.Lock()
 	m := l.ready
@@ -132,6 +134,9 @@ func (l *Log) roll(m *made, first uint64) {
 
 // use makes m the segment in use. The caller holds turn.
 func (l *Log) use(m *made) {
+	if m.seg.dir() != l.opt.Dir {
+		l.warn("records go to the spare directory %s", m.seg.dir())
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cur != nil {
@@ -200,10 +205,12 @@ func (l *Log) giveUp(records int, err error) error {
 	l.ends = append(l.ends, e)
 	l.mu.Lock()
 	c.end = &e
-	l.damages = append(l.damages, Damage{
-		Kind: Unknown, Segment: c.path, Offset: l.off, Bytes: int64(len(l.buf)),
-		From: l.next, To: l.next + uint64(records) - 1, Detail: err.Error(),
-	})
+	if len(l.damages) < damagesMax {
+		l.damages = append(l.damages, Damage{
+			Kind: Unknown, Segment: c.path, Offset: l.off, Bytes: int64(len(l.buf)),
+			From: l.next, To: l.next + uint64(records) - 1, Detail: err.Error(),
+		})
+	}
 	l.next += uint64(records)
 	l.sealed = append(l.sealed, c)
 	l.cur = nil
@@ -212,6 +219,7 @@ func (l *Log) giveUp(records int, err error) error {
 	l.mu.Unlock()
 	l.warn("segment %s was given up: %v", c.path, err)
 	l.setState(Down, err)
+	l.hurry.Store(true) // the keeper is to stop writing zeros
 	l.askLife()
 	return fmt.Errorf("%w: %w", ErrDown, err)
 }

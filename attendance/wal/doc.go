@@ -36,6 +36,7 @@
 //	full segment emptied                                              15 lost, all named      gone (alarm)
 //	full segment overwritten with garbage                             15 lost, all named      damaged, torn tail (alarm)
 //	full segment removed by hand                                      15 lost, all named      gone (alarm)
+//	oldest segment emptied                                            15 lost, all named      gone (alarm)
 //	segment in use removed by hand                                    10 lost, not noticed    -
 //	oldest segment removed by hand                                    15 lost, not noticed    -
 //	full segment copied to the spare directory as well                all found               -

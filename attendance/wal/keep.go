@@ -79,6 +79,7 @@ func (l *Log) revive() {
 // record is, so that the numbers given up are never given out again.
 func (l *Log) tryLife() error {
 	l.making <- struct{}{}
+	l.hurry.Store(false)
 	defer func() { <-l.making }()
 	l.mu.Lock()
 	stale := l.ready

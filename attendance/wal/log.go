@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,6 +60,7 @@ type Log struct {
 	ends   []segmentEnd // for the next link; empty once a link on disk says them
 
 	making   chan struct{} // held while a segment is made or removed
+	hurry    atomic.Bool   // somebody waits for making
 	wantNext chan struct{} // asks keep for the next segment
 	wantLife chan struct{} // asks keep for a segment instead of a broken one
 	stop     chan struct{}

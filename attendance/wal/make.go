@@ -94,10 +94,11 @@ func (l *Log) makeIn(dir string, lnk *link, ahead bool) (m *made, err error) {
 		return nil, full(err)
 	}
 	if ahead {
-		if err = l.fill(file, seg.bytes); err != nil {
+		var filled bool
+		if filled, err = l.fill(file, seg.bytes); err != nil {
 			return nil, full(err)
 		}
-		m.whole = true
+		m.whole = m.whole || filled
 	}
 	if err = l.publish(m, head); err != nil {
 		return nil, full(err)
@@ -128,21 +129,25 @@ func (l *Log) publish(m *made, head []byte) error {
 	return nil
 }
 
-func (l *Log) fill(f File, size int64) error {
+// fill writes zeros, and stops early when somebody waits for the segment.
+func (l *Log) fill(f File, size int64) (filled bool, err error) {
 	for off := int64(headerBytes); off < size; off += fillBytes {
 		select {
 		case <-l.stop:
-			return errStopped
+			return false, errStopped
 		default:
 		}
+		if l.hurry.Load() {
+			return false, nil
+		}
 		if _, err := f.WriteAt(zeros[:min(fillBytes, size-off)], off); err != nil {
-			return err
+			return false, err
 		}
 		if err := f.Sync(); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // discard removes a segment that never held a record. What remains after an

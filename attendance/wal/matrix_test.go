@@ -93,6 +93,7 @@ var harms = []harm{
 	{"full segment emptied", false, func(w *ward) { w.truncate(1, 0) }},
 	{"full segment overwritten with garbage", false, func(w *ward) { w.garbage(1, 0, int64(len(w.bytes(1)))) }},
 	{"full segment removed by hand", false, func(w *ward) { delete(w.fs.seen, w.paths[1]) }},
+	{"oldest segment emptied", false, func(w *ward) { w.truncate(0, 0) }},
 	{"segment in use removed by hand", false, func(w *ward) { delete(w.fs.seen, w.paths[2]) }},
 	{"oldest segment removed by hand", false, func(w *ward) { delete(w.fs.seen, w.paths[0]) }},
 	{"full segment copied to the spare directory as well", false, func(w *ward) {
@@ -273,9 +274,7 @@ func TestDamageMatrix(t *testing.T) {
 func suffer(t *testing.T, h harm) string {
 	w := newWard(t, h.closed)
 	h.do(w)
-	for _, n := range w.fs.seen {
-		n.disk = bytes.Clone(n.seen) // it is the disk that is harmed
-	}
+	w.settle()
 	opt := small
 	opt.FS = w.fs
 	cold, r := w.read(t)
@@ -283,6 +282,7 @@ func suffer(t *testing.T, h harm) string {
 	if err != nil {
 		t.Fatalf("opening a harmed journal: %v", err)
 	}
+	synctest.Wait()
 	warm, _ := w.read(t)
 	started := w.judge(t, warm, l.Damage())
 	if !slices.Equal(started.lost, w.judge(t, cold, nil).lost) {
@@ -363,4 +363,88 @@ func TestANewerFormatIsLeftAlone(t *testing.T) {
 			t.Errorf("OpenReader: got %v, want a VersionError", err)
 		}
 	})
+}
+
+// FuzzDamage harms any stretch of a journal: what was not touched is found,
+// what is lost is named unless it lay in the last Append or nothing behind it is
+// left, nothing is invented.
+func FuzzDamage(f *testing.F) {
+	for seg := range uint8(3) {
+		for i := range uint8(12) {
+			f.Add(seg, uint16(i)*1300+uint16(seg)*7, uint16(1)<<i, i%4, i%2 == 0)
+		}
+	}
+	f.Add(uint8(1), uint16(0), uint16(0xffff), uint8(0), false)
+	f.Fuzz(func(t *testing.T, seg uint8, off, n uint16, kind uint8, closed bool) {
+		synctest.Test(t, func(t *testing.T) { fuzzDamage(t, int(seg%3), int64(off), int64(n), kind, closed) })
+	})
+}
+
+func fuzzDamage(t *testing.T, seg int, off, n int64, kind uint8, closed bool) {
+	w := newWard(t, closed)
+	b := w.bytes(seg)
+	off %= int64(len(b))
+	n = min(n, int64(len(b))-off)
+	was := bytes.Clone(b)
+	switch kind % 4 {
+	case 0:
+		w.zero(seg, off, n)
+	case 1:
+		w.garbage(seg, off, n)
+	case 2:
+		n = min(n, 1)
+		if n == 1 {
+			w.flip(seg, off)
+		}
+	case 3:
+		n = int64(copy(b[off:off+n], was[headerBytes:]))
+	}
+	w.settle()
+	got, r := w.read(t)
+	o := w.judge(t, got, r.Damage())
+	w.touched(t, seg, was, got, o)
+	opt := small
+	opt.FS = w.fs
+	l, err := Open(opt)
+	var newer *VersionError
+	if errors.As(err, &newer) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	synctest.Wait()
+	warm, _ := w.read(t)
+	w.touched(t, seg, was, warm, w.judge(t, warm, l.Damage()))
+}
+
+// settle makes what programs see what the disk holds.
+func (w *ward) settle() {
+	for _, n := range w.fs.seen {
+		n.disk = bytes.Clone(n.seen)
+	}
+}
+
+// touched compares what is lost with the frames whose bytes are not as they were.
+func (w *ward) touched(t *testing.T, seg int, was []byte, got map[uint64]string, o outcome) {
+	found := uint64(0)
+	for seq := range got {
+		found = max(found, seq)
+	}
+	now := w.bytes(seg)
+	harmed := map[uint64]bool{}
+	for _, f := range w.records(seg) {
+		if !bytes.Equal(was[f.Offset:f.Offset+f.Bytes], now[f.Offset:f.Offset+f.Bytes]) {
+			harmed[f.Seq] = true
+		}
+	}
+	for _, seq := range o.lost {
+		if !harmed[seq] {
+			t.Errorf("record %d was not touched and is not found", seq)
+		}
+		if !slices.Contains(o.missing, seq) && seq <= 35 && seq < found {
+			t.Errorf("record %d is lost and not named", seq)
+		}
+	}
 }

@@ -190,9 +190,6 @@ func (l *Log) start(c *chain) error {
 		return err
 	}
 	l.begin(m)
-	if m.seg.dir() != l.opt.Dir {
-		l.warn("records go to the spare directory %s", m.seg.dir())
-	}
 	for _, s := range l.sealed {
 		if s.openEnded() && s.started {
 			l.trim(s)
@@ -248,6 +245,7 @@ func (l *Log) copyAside(path string, d *Damage) error {
 		return err
 	}
 	defer from.Close()
+	l.fs.Remove(path + newSuffix) // from a start that was cut short
 	to, err := l.fs.Create(path + newSuffix)
 	if err != nil {
 		return err

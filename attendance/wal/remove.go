@@ -48,7 +48,7 @@ func (l *Log) oldest(seq uint64) *segment {
 }
 
 func (l *Log) remove(s *segment) error {
-	if s.damaged || s.unreadable > 0 || s.openErr != nil || !l.intact(s) {
+	if s.damaged || s.unreadable > 0 || s.openErr != nil || s.headerErr != nil || !l.intact(s) {
 		if err := l.fs.Rename(s.path, s.path+asideSuffix); err != nil {
 			return err
 		}

@@ -217,3 +217,13 @@ func (c *chain) inUse() []*segment {
 	}
 	return c.segs[:i]
 }
+
+// find gives the segment with this number and id, or nil.
+func (c *chain) find(number, id uint64) *segment {
+	for _, s := range c.segs {
+		if s.number == number && s.id == id {
+			return s
+		}
+	}
+	return nil
+}

@@ -177,16 +177,35 @@ func (w *walk) begin() {
 		return
 	}
 	for _, e := range s.link.ends {
-		if !w.known || e.last <= w.seen {
-			continue
+		file := w.chain.find(e.number, e.id)
+		if e.last <= w.seen || !w.known && (file == nil || file.started) {
+			continue // all there, or removed because it was delivered, or not asked for
 		}
-		w.report(Damage{
-			Kind: Gone, Segment: segmentName(e.number, e.id), From: w.seen + 1, To: e.last,
+		d := Damage{
+			Kind: Gone, Segment: segmentName(e.number, e.id), From: w.firstMissing(e.number, e.last), To: e.last,
 			Detail: "named by " + segmentName(s.number, s.id),
-		})
+		}
+		if file != nil {
+			d.Segment = file.path
+			file.damaged = true
+		}
+		w.report(d)
 		w.seen = e.last
 	}
 	w.seen, w.known = s.base-1, true
+}
+
+// firstMissing is the lowest number that may be missing when the highest is
+// last: the one behind what was read, else the first of all in the first
+// segment of all, else only last itself can be named.
+func (w *walk) firstMissing(number, last uint64) uint64 {
+	switch {
+	case w.known:
+		return w.seen + 1
+	case number == 1:
+		return 1
+	}
+	return last
 }
 
 // gap judges a stretch without frames.
@@ -197,19 +216,17 @@ func (w *walk) gap(g *gap) {
 		return
 	}
 	d := Damage{Kind: Damaged, Segment: s.path, Offset: g.from, Bytes: g.to - g.from, From: g.expect}
-	if d.From == 0 {
-		d.Detail = "the link was destroyed, some of the numbers may never have been used"
-		if w.known {
-			d.From = w.seen + 1
-		}
-	}
 	if g.found == nil {
 		d.Bytes = max(0, s.end.offset-g.from)
 		d.To = s.end.last
 	} else {
 		d.To = g.found.seq - 1
 	}
-	if d.From == 0 || d.To < d.From {
+	if d.From == 0 {
+		d.From = w.firstMissing(s.number, d.To)
+		d.Detail = "the link was destroyed, where the numbers begin is not certain"
+	}
+	if d.To == 0 || d.To < d.From {
 		d.From, d.To = 0, 0
 	}
 	if w.scan.win.refused != nil {
@@ -284,10 +301,10 @@ func (w *walk) finish() {
 		s.unreadable = w.scan.win.unreadable
 	}
 	if e := s.end; e != nil {
-		if w.known && e.last > w.seen {
+		if e.last > w.seen {
 			s.damaged = true
-			w.report(Damage{Kind: Gone, Segment: s.path, Offset: w.scan.off, From: w.seen + 1, To: e.last, Detail: "the file is shorter than it was"})
-			w.seen = e.last
+			w.report(Damage{Kind: Gone, Segment: s.path, Offset: w.scan.off, From: w.firstMissing(s.number, e.last), To: e.last, Detail: "the file is shorter than it was"})
+			w.seen, w.known = e.last, true
 		}
 		w.tail(e)
 	}
