@@ -472,6 +472,9 @@ func TestHitRatioIsNotBelowLRU(t *testing.T) {
 }
 
 func TestHitAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with -race, sync.Pool drops a part of what it is given on purpose")
+	}
 	c := newCache(t, 8<<20)
 	plain := request("plain", field.Field{Name: "Cookie", Value: "a=1"}, field.Field{Name: "Accept-Encoding", Value: "gzip, br"})
 	c.Put(object(c, plain, 100))
