@@ -62,6 +62,40 @@ func TestCacheControlIsReadToTheLetter(t *testing.T) {
 	}
 }
 
+func TestTargetedControlIsADictionary(t *testing.T) {
+	want := func(change func(*directives)) string {
+		c := noDirectives()
+		change(&c)
+		return fmt.Sprint(c, true)
+	}
+	for value, want := range map[string]string{
+		"public, must-understand, no-transform": want(func(c *directives) { c.public, c.mustUnderstand, c.noTransform = true, true, true }),
+		"public=?0, must-revalidate=?0":         want(func(*directives) {}),
+		"must-revalidate, proxy-revalidate":     want(func(c *directives) { c.mustRevalidate, c.proxyRevalidate = true, true }),
+		"s-maxage=1, stale-while-revalidate=2, stale-if-error=3": want(func(c *directives) {
+			c.sMaxAge, c.staleWhileRevalidate, c.staleIfError = 1, 2, 3
+		}),
+		`private="A, b", no-cache="c"`: want(func(c *directives) { c.withheld = []string{"A", "b", "c"} }),
+		`private="a b"`:                want(func(c *directives) { c.private = true }),
+		"no-store=1, private=x/y:z":    want(func(c *directives) { c.noStore, c.private = true, true }),
+		"max-age=1, max-age=2":         want(func(c *directives) { c.maxAge = 2 }),
+		`a=("b" c;d=1 );e, x=%"y"`:     want(func(*directives) {}),
+		`a="\"\\"`:                     want(func(*directives) {}),
+		"":                             "ignored", "max-age=-1": "ignored", "max-age=1.5": "ignored", "max-age": "ignored",
+		"max-age=1234567890123456": "ignored", "a=1.2345": "ignored", "a=(b": "ignored", "a=(1,2)": "ignored", `a="\x"`: "ignored",
+		`a="b`: "ignored", "a=:b": "ignored", "a=@1.5": "ignored", "a=?2": "ignored", "a;B": "ignored", "a b": "ignored", "a=\"\t\"": "ignored",
+	} {
+		c, ok := parseTargeted([]byte(value))
+		got := fmt.Sprint(c, ok)
+		if !ok {
+			got = "ignored"
+		}
+		if got != want {
+			t.Errorf("parseTargeted(%q) = %s, want %s", value, got, want)
+		}
+	}
+}
+
 func TestDatesAreReadInThreeFormsAndNoOther(t *testing.T) {
 	at := func(y int, m time.Month, d, h, mi, s int) time.Time { return time.Date(y, m, d, h, mi, s, 0, time.UTC) }
 	for _, test := range []struct {
