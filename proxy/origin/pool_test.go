@@ -361,6 +361,22 @@ func TestADeadServerCostsNoRequest(t *testing.T) {
 	})
 }
 
+func TestConnectsThatFailAtOnceCountAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, p := newCluster(t, Config{})
+		s := p.servers[0]
+		for range 100 {
+			s.setAside()
+		}
+		if s.healthy() {
+			t.Error("the server is not set aside")
+		}
+		if time.Sleep(asideMin * 3 / 2); !s.healthy() {
+			t.Errorf("the server is still set aside after %v", asideMin*3/2)
+		}
+	})
+}
+
 func TestADeadServerIsAskedLessAndLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, p := newCluster(t, Config{})

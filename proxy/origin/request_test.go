@@ -412,6 +412,57 @@ func TestACancelledContextCostsNoIdleConnection(t *testing.T) {
 	})
 }
 
+func TestAContextThatEndsBehindTheResponseHarmsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, saying(answerOK, answerOK, ""))
+		ctx, cancel := context.WithCancel(t.Context())
+		if _, _, err := do(ctx, p, get()); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		synctest.Wait()
+		mustDo(t, p, post(nil, 0)) // which would not be sent again
+		if st := p.Stats().Servers[0]; st.Opened != 1 || st.Idle != 1 {
+			t.Errorf("%+v, want one connection used twice", st)
+		}
+	})
+}
+
+func TestAConnectionClosedByItsContextIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, saying(answerOK))
+		ctx, cancel := context.WithCancel(t.Context())
+		res, err := p.Do(ctx, get())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		synctest.Wait()
+		if body, err := io.ReadAll(res.Body); string(body) != "ok" || err != nil {
+			t.Errorf("content %q, %v; want ok, which had come already", body, err)
+		}
+		_ = res.Body.Close()
+		if st := p.Stats().Servers[0]; st.Idle != 0 || st.InFlight != 0 {
+			t.Errorf("%+v, want the connection closed", st)
+		}
+	})
+}
+
+func TestDoWaitsForTheContentsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake(t, Config{}, func(f *fakeConn) {
+			f.readHead()
+			f.say("nonsense")
+		})
+		start := time.Now()
+		_, err := p.Do(t.Context(), post(sleepy{5 * time.Second}, -1)) // without a StopBody
+		wantKind(t, err, ErrMalformed)
+		if took := time.Since(start); took != 5*time.Second {
+			t.Errorf("Do returned after %v, want 5s, when Body's Read has returned", took)
+		}
+	})
+}
+
 func TestContentThatNeverComesNorEndsIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFake(t, Config{}, func(f *fakeConn) { _, _ = io.Copy(io.Discard, f) })
