@@ -232,7 +232,7 @@ func (p *Player) lock(student uint32) *sync.Mutex { return &p.locks[student%uint
 func (p *Player) pressing(e *errand, now time.Time) {
 	if e.tries == 0 {
 		p.pressedN.Add(1)
-		p.timeline.at(now).pressed.Add(1)
+		p.timeline.at(p.begun.Add(e.clicked)).pressed.Add(1)
 	}
 	l := p.lock(e.student)
 	l.Lock()

@@ -175,9 +175,9 @@ const waitSteps = 5
 
 func newTimeline(began time.Time, span time.Duration) *Timeline {
 	// A morning of half a minute is cut into tenths of a second; one of half an
-	// hour into as many parts as can be drawn. Half as much again is room for
-	// retries after the end.
-	span += span / 2
+	// hour into as many parts as can be drawn. Half as much again and a minute
+	// are room for retries after the end.
+	span += span/2 + time.Minute
 	width := max(100*time.Millisecond, (span / stepsMax).Round(100*time.Millisecond))
 	n := int(span/width) + 1
 	t := &Timeline{began: began, width: width, steps: make([]step, n)}

@@ -8,9 +8,10 @@
 //     everything, a slow personal page that nobody else may see, a check-in that
 //     is one write per student, a bulk endpoint that takes many at once and takes
 //     each key once;
-//   - the heart serves a few requests at a time, gets slower as more wait, and
-//     when too many wait it falls: what is inside is cut off, what comes is
-//     refused or reset, and when it is up again it is weak for a while;
+//   - the heart serves a few requests at a time and gets slower as more wait;
+//     when it is full it refuses, and when it stays full it falls: what is inside
+//     is cut off, what comes is refused or reset, and when it is up again it is
+//     weak for a while;
 //   - every request that arrives is counted by kind and by moment, with the most
 //     that were ever inside at once. Nothing is counted twice or left out, a
 //     request that is refused or cut off included;

@@ -10,8 +10,9 @@ import (
 // Heart says how much the platform bears. Zero values get the defaults named.
 type Heart struct {
 	Places   int           // requests served at a time; 40
-	Waiting  int           // more may wait before it falls; 8 times Places
-	Down     time.Duration // how long it lies after a fall; 3 s
+	Waiting  int           // may wait behind them, the rest is refused; 8 times Places
+	Bears    time.Duration // how long it may be full before it falls; 4 s
+	Down     time.Duration // how long it lies after a fall; 2 s
 	Recovery time.Duration // how long it is weak after that; 6 s
 }
 
@@ -22,22 +23,25 @@ func (h *Heart) complete() {
 	if h.Waiting <= 0 {
 		h.Waiting = 8 * h.Places
 	}
+	if h.Bears <= 0 {
+		h.Bears = 4 * time.Second
+	}
 	if h.Down <= 0 {
-		h.Down = 3 * time.Second
+		h.Down = 2 * time.Second
 	}
 	if h.Recovery <= 0 {
 		h.Recovery = 6 * time.Second
 	}
 }
 
-// errDown says that the platform lies on the floor.
+// errDown says that the platform lies on the floor, or has no room to wait in.
 var errDown = errors.New("the platform is down")
 
 const (
 	// stretchMax is how much longer a request takes under the most pressure.
-	stretchMax = 6.0
+	stretchMax = 2.5
 	// weakness is how much longer one takes at the first moment after a fall.
-	weakness = 4.0
+	weakness = 1.5
 )
 
 // heart is a Heart at work.
@@ -49,6 +53,7 @@ type heart struct {
 	inside    int
 	mostIn    int
 	falls     int
+	fullSince time.Time // when it last became full; zero: it is not
 	downUntil time.Time
 	fallen    chan struct{} // closed by the next fall
 }
@@ -87,7 +92,7 @@ func (h *heart) beat(ctx context.Context, service time.Duration) error {
 	}
 }
 
-// enter lets a request in, which may be the one too many.
+// enter lets a request in, or finds that it is one too many.
 func (h *heart) enter(now time.Time) (fallen <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,15 +100,30 @@ func (h *heart) enter(now time.Time) (fallen <-chan struct{}, err error) {
 		return nil, errDown
 	}
 	if h.inside >= h.Places+h.Waiting {
-		h.falls++
-		h.downUntil = now.Add(h.Down)
-		close(h.fallen)
-		h.fallen = make(chan struct{})
+		switch {
+		case h.fullSince.IsZero():
+			h.fullSince = now
+		case now.Sub(h.fullSince) >= h.Bears:
+			h.fallLocked(now)
+		}
 		return nil, errDown
+	}
+	// Half empty again: it has come to itself.
+	if h.inside < h.Places+h.Waiting/2 {
+		h.fullSince = time.Time{}
 	}
 	h.inside++
 	h.mostIn = max(h.mostIn, h.inside)
 	return h.fallen, nil
+}
+
+// fallLocked cuts off everything that is inside. Requires h.mu.
+func (h *heart) fallLocked(now time.Time) {
+	h.falls++
+	h.fullSince = time.Time{}
+	h.downUntil = now.Add(h.Down)
+	close(h.fallen)
+	h.fallen = make(chan struct{})
 }
 
 func (h *heart) leave() {

@@ -53,24 +53,38 @@ func TestHeartGetsSlowerWhenPushed(t *testing.T) {
 	})
 }
 
-func TestHeartFallsWhenTooManyWaitAndRecoversSlowly(t *testing.T) {
+func TestHeartRefusesWhenFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHeart(Heart{Places: 10, Waiting: 20, Down: 3 * time.Second, Recovery: 6 * time.Second})
-		if served, _ := rush(h, 100, 20*time.Millisecond); served != 0 {
-			t.Errorf("%d of 100 requests were served in the moment of the fall, want 0: what is inside is cut off", served)
+		h := newHeart(Heart{Places: 10, Waiting: 20})
+		if served, _ := rush(h, 100, 20*time.Millisecond); served != 30 || h.falls != 0 {
+			t.Errorf("100 at once: %d served, %d falls; want 30 and 0: a moment's rush is refused, no more", served, h.falls)
 		}
-		if h.falls != 1 {
-			t.Errorf("%d falls, want 1", h.falls)
+	})
+}
+
+func TestHeartFallsWhenItStaysFullAndRecoversSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeart(Heart{Places: 10, Waiting: 20, Bears: time.Second, Down: 3 * time.Second, Recovery: 6 * time.Second})
+		var wg sync.WaitGroup
+		served := 0
+		wg.Go(func() { served, _ = rush(h, 30, time.Minute) })
+		synctest.Wait()
+		for range 3 { // somebody knocks all the while
+			if err := h.beat(t.Context(), time.Second); !errors.Is(err, errDown) {
+				t.Errorf("a request to a full platform: %v, want %v", err, errDown)
+			}
+			time.Sleep(time.Second / 2)
 		}
-		if err := h.beat(t.Context(), time.Millisecond); !errors.Is(err, errDown) {
-			t.Errorf("a request to a fallen platform: %v, want %v", err, errDown)
+		wg.Wait()
+		if h.falls != 1 || served != 0 {
+			t.Errorf("%d falls, %d served of those inside; want 1, and 0: what is inside is cut off", h.falls, served)
 		}
 		if h.up(time.Now()) {
 			t.Error("a fallen platform says it is up")
 		}
 		time.Sleep(3 * time.Second)
-		if _, took := rush(h, 1, 20*time.Millisecond); took <= 60*time.Millisecond {
-			t.Errorf("just after a fall a request took %v, want it to be weak: over 60ms", took)
+		if _, took := rush(h, 1, 20*time.Millisecond); took <= 25*time.Millisecond {
+			t.Errorf("just after a fall a request took %v, want it to be weak: over 25ms", took)
 		}
 		time.Sleep(6 * time.Second)
 		if _, took := rush(h, 1, 20*time.Millisecond); took != 20*time.Millisecond {
