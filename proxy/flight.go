@@ -248,7 +248,7 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 		publish(l)
 		return
 	}
-	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), publish: publish, cancel: cancel}
+	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), publish: publish, ctx: ctx, cancel: cancel}
 	if !t.handedOver() {
 		done()
 	}
@@ -274,6 +274,7 @@ type touchdown struct {
 	res                       *origin.Response
 	requestTime, responseTime time.Time
 	publish                   func(*landing)
+	ctx                       context.Context
 	cancel                    context.CancelFunc
 }
 
@@ -283,8 +284,7 @@ type touchdown struct {
 func (t *touchdown) handedOver() bool {
 	p, plan, res := t.p, t.plan, t.res
 	if res.Status == 304 && plan.old != nil {
-		t.freshened()
-		return false
+		return t.freshened()
 	}
 	if serverError(res.Status) && (plan.old != nil && plan.old.MayServeOnError(t.responseTime)) {
 		res.Body.Close()
@@ -300,14 +300,14 @@ func (t *touchdown) handedOver() bool {
 	fields = withVaryOnCoding(fields)
 	v := cache.Judge(&plan.request, policy, res.Status, fields, t.requestTime, t.responseTime)
 	if v.Share {
-		t.share(v, fields)
+		t.fill(v, fields, false)
 		return false
 	}
 	if v.LearnUncacheable {
 		p.cache.MarkUncacheable(&plan.request, uncacheableFor)
 	}
 	if v.Store && plan.read {
-		t.keepForStarter(v, fields)
+		t.fill(v, fields, true)
 		return false
 	}
 	limit, cancel := plan.route.Origin.Limit, t.cancel
@@ -325,30 +325,35 @@ func (t *touchdown) handedOver() bool {
 	return plan.read
 }
 
-// freshened takes a 304: the stored response is the answer again.
-func (t *touchdown) freshened() {
+// freshened takes a 304: the stored response is the answer again. One that is
+// about another response than the stored one is worth nothing: then the whole
+// is asked for.
+func (t *touchdown) freshened() (handedOver bool) {
 	t.res.Body.Close()
-	s, ok := t.p.cache.Freshen(t.plan.old, &t.plan.request, t.plan.route.Cache, t.res.Fields, t.requestTime, t.responseTime)
-	if !ok {
-		t.publish(t.plan.failed(0, errors.New("the origin's 304 is for another response than the stored one")))
-		return
+	plan := t.plan
+	s, ok := t.p.cache.Freshen(plan.old, &plan.request, plan.route.Cache, t.res.Fields, t.requestTime, t.responseTime)
+	if ok {
+		t.publish(&landing{fresh: s})
+		return false
 	}
-	t.p.cache.Put(s)
-	t.publish(&landing{fresh: s})
+	plan.old = nil
+	plan.send.Fields = plan.request.Fields.(field.List)
+	t.requestTime = time.Now()
+	res, err := plan.route.Origin.Pool.Do(t.ctx, plan.send)
+	if err != nil {
+		l := plan.failed(0, err)
+		t.p.hold(t.f, l)
+		t.publish(l)
+		return false
+	}
+	t.res, t.responseTime = res, time.Now()
+	return t.handedOver()
 }
 
-// share lets everybody read the body as it grows, and stores it. It returns
-// when the next look-up will hit.
-func (t *touchdown) share(v cache.Verdict, fields field.List) {
-	t.fill(v, fields, false)
-}
-
-// keepForStarter stores a response that must be validated at every use: only
-// the starter, whose request it answers, reads it.
-func (t *touchdown) keepForStarter(v cache.Verdict, fields field.List) {
-	t.fill(v, fields, true)
-}
-
+// fill brings the body home and stores it. All whom it suits read it as it
+// grows, or the starter alone when only is set: a response that must be
+// validated at every use answers the request that brought it. It returns when
+// the next look-up will hit.
 func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	p, plan, res := t.p, t.plan, t.res
 	defer res.Body.Close()
@@ -372,9 +377,8 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		l.mine, _ = body.NewReader() // nothing is gone of a body that has not begun
 	}
 	if only {
-		length, head := l.length, l.head
 		t.publish(&landing{detail: v.Detail, only: &private{
-			res: &origin.Response{Status: res.Status, Fields: head.Fields, ContentLength: length, Body: &readerBody{sourceReader{from: l.mine}}},
+			res: &origin.Response{Status: res.Status, Fields: fields, ContentLength: l.length, Body: &readerBody{sourceReader{from: l.mine}}},
 		}})
 	} else {
 		t.publish(l)
@@ -411,9 +415,10 @@ func withVaryOnCoding(fields field.List) field.List {
 	if !fields.Has("Content-Encoding") {
 		return fields
 	}
-	vary := string(field.Joined(fields, "Vary"))
-	if listHas(vary, "Accept-Encoding") || listHas(vary, "*") {
-		return fields
+	for _, f := range fields {
+		if equalName(f.Name, "Vary") && (listHas(f.Value, "Accept-Encoding") || listHas(f.Value, "*")) {
+			return fields
+		}
 	}
 	return append(fields[:len(fields):len(fields)], field.Field{Name: "Vary", Value: "Accept-Encoding"})
 }

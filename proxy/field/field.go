@@ -10,7 +10,8 @@ import (
 // Fields is the read side of a field section. Names and values are valid only
 // during the call that received them, and must not be changed.
 type Fields interface {
-	// Peek returns the value of the first field line with the name, or nil.
+	// Peek returns the value of the first field line with the name, nil when
+	// there is none. An empty value may be nil, too.
 	Peek(name string) []byte
 	// All yields every field line in order.
 	All() iter.Seq2[[]byte, []byte]
@@ -57,10 +58,14 @@ func (l List) Has(name string) bool {
 	return false
 }
 
-// Peek is Get for readers of bytes; nil when the name is not there.
+// Peek is Get for readers of bytes; nil when the name is not there, and only
+// then.
 func (l List) Peek(name string) []byte {
 	for i := range l {
 		if strings.EqualFold(l[i].Name, name) {
+			if l[i].Value == "" {
+				return []byte{}
+			}
 			return view(l[i].Value)
 		}
 	}
@@ -88,40 +93,6 @@ func (l List) Without(drop func(name string) bool) List {
 		}
 	}
 	return kept
-}
-
-// Joined returns all values of the name as one, with ", " between them
-// (RFC 9110 section 5.3), or nil when the name is not there, which costs no
-// allocation.
-func Joined(f Fields, name string) []byte {
-	if f.Peek(name) == nil {
-		return nil
-	}
-	return join(f, name)
-}
-
-// join is apart from Joined, whose absent case would else pay for its closure.
-func join(f Fields, name string) []byte {
-	var first, all []byte
-	lines := 0
-	for n, v := range f.All() {
-		if !EqualName(n, name) {
-			continue
-		}
-		lines++
-		switch lines {
-		case 1:
-			first = v
-		case 2:
-			all = append(append(append(all, first...), ", "...), v...)
-		default:
-			all = append(append(all, ", "...), v...)
-		}
-	}
-	if lines < 2 {
-		return first
-	}
-	return all
 }
 
 // EqualName compares two field names without regard to case.
