@@ -208,6 +208,7 @@ func needsRestart(was, is *config.Config) []string {
 	add("attendance.journal_spare", a.JournalSpare == b.JournalSpare)
 	add("attendance.store", a.Store == b.Store)
 	add("attendance.grace", a.Grace == b.Grace)
+	add("attendance.retention", a.Retention == b.Retention)
 	add("attendance.sinks", reflect.DeepEqual(a.Sinks, b.Sinks))
 	return names
 }

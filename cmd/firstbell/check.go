@@ -146,6 +146,9 @@ func printRoutes(w io.Writer, c *config.Config) {
 			hosts = fmt.Sprintf("%s and %d more", strings.Join(r.Hosts[:3], " "), len(r.Hosts)-3)
 		}
 		methods := strings.Join(r.Methods, " ")
+		if r.CheckIn != nil {
+			methods = "POST"
+		}
 		if methods == "" {
 			methods = "all methods"
 		}

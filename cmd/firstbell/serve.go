@@ -200,7 +200,9 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
 		}
 	}
 	s.ready.Store(false)
-	return errors.Join(err, s.drain(), s.close())
+	err = errors.Join(err, s.drain(), s.close())
+	s.log.Info("ended", "after", time.Since(s.started).Round(time.Second))
+	return err
 }
 
 // drain answers what is under way.

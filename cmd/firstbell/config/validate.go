@@ -139,7 +139,7 @@ func (v *validator) tokenLength(path, token string) {
 func (v *validator) secretFile(path, name string) string {
 	text, err := readBounded(name, 4096)
 	if err != nil {
-		v.wrong(path, "create it, readable for firstbell alone", "%v", err)
+		v.wrong(path, "create it, readable for firstbell alone", "%s: %s", name, reasonOf(err))
 		return ""
 	}
 	secret := strings.TrimSpace(string(text))
