@@ -428,3 +428,27 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		}
 	}
 }
+
+func TestNobodyWaitsForZeros(t *testing.T) {
+	const size = 8 << 20
+	bubble(t, func(o *Options, fs *memFS) { o.SegmentBytes = size }, func(t *testing.T, fs *memFS, g *ledger, l *Log) {
+		for range 7 {
+			g.append(l, 1, RecordBytesMax)
+		}
+		g.append(l, 6, 150_000) // the first segment is full now, the second ready
+		synctest.Wait()
+		fs.slow = time.Second
+		g.append(l, 6, RecordBytesMax) // begins the second; the third is being filled with zeros
+		began := time.Now()
+		if err := g.append(l, 7, RecordBytesMax-1000); err != nil {
+			t.Fatal(err)
+		}
+		// One step of zeros, the segment's own sync, the records'.
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("beginning a segment that is still being filled took %v, want 3s at most", d)
+		}
+		if got := l.Health().Stats.Segments; got != 3 {
+			t.Errorf("%d segments were begun, want 3", got)
+		}
+	})
+}

@@ -243,8 +243,7 @@ func (o outcome) row(what string) string {
 // holds what a reader, a start and a second start say against each other and
 // against the table.
 func TestDamageMatrix(t *testing.T) {
-	rows := []string{fmt.Sprintf("//\t%-64s  %-22s  %s", "what happened", "40 acknowledged records", "reported as")}
-	rows[0] = strings.Replace(rows[0], "40 acknowledged records", "of 40 records", 1)
+	rows := []string{fmt.Sprintf("//\t%-64s  %-22s  %s", "what happened", "of 40 records", "reported as")}
 	for _, h := range harms {
 		t.Run(h.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { rows = append(rows, suffer(t, h)) })
@@ -392,17 +391,14 @@ func fuzzDamage(t *testing.T, seg int, off, n int64, kind uint8, closed bool) {
 	case 1:
 		w.garbage(seg, off, n)
 	case 2:
-		n = min(n, 1)
-		if n == 1 {
-			w.flip(seg, off)
-		}
+		w.flip(seg, off)
 	case 3:
-		n = int64(copy(b[off:off+n], was[headerBytes:]))
+		copy(b[off:off+n], was[headerBytes:])
 	}
 	w.settle()
 	got, r := w.read(t)
 	o := w.judge(t, got, r.Damage())
-	w.touched(t, seg, was, got, o)
+	w.touched(t, seg, was, got, o, kind%4 == 3)
 	opt := small
 	opt.FS = w.fs
 	l, err := Open(opt)
@@ -416,7 +412,7 @@ func fuzzDamage(t *testing.T, seg int, off, n int64, kind uint8, closed bool) {
 	defer l.Close()
 	synctest.Wait()
 	warm, _ := w.read(t)
-	w.touched(t, seg, was, warm, w.judge(t, warm, l.Damage()))
+	w.touched(t, seg, was, warm, w.judge(t, warm, l.Damage()), kind%4 == 3)
 }
 
 // settle makes what programs see what the disk holds.
@@ -426,8 +422,10 @@ func (w *ward) settle() {
 	}
 }
 
-// touched compares what is lost with the frames whose bytes are not as they were.
-func (w *ward) touched(t *testing.T, seg int, was []byte, got map[uint64]string, o outcome) {
+// touched compares what is lost with the frames whose bytes are not as they
+// were. moved: some of the segment's own frames lie in another place as well, so
+// that those between are passed over; they must still be named.
+func (w *ward) touched(t *testing.T, seg int, was []byte, got map[uint64]string, o outcome, moved bool) {
 	found := uint64(0)
 	for seq := range got {
 		found = max(found, seq)
@@ -440,7 +438,7 @@ func (w *ward) touched(t *testing.T, seg int, was []byte, got map[uint64]string,
 		}
 	}
 	for _, seq := range o.lost {
-		if !harmed[seq] {
+		if !harmed[seq] && !moved {
 			t.Errorf("record %d was not touched and is not found", seq)
 		}
 		if !slices.Contains(o.missing, seq) && seq <= 35 && seq < found {
