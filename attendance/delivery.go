@@ -124,7 +124,8 @@ type Delivery struct {
 	known bool // next and until are
 	next  uint64
 	until uint64
-	bulk  *Bulk // read and not delivered
+	bulk  *Bulk    // read and not delivered
+	gap   Position // where records were missing at the last look
 
 	mu    sync.Mutex // guards stats
 	stats DeliveryStats
@@ -319,7 +320,7 @@ func (d *Delivery) look(b *Bulk, end uint64) error {
 		if err != nil {
 			return fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
 		}
-		if rec.Seq >= end {
+		if rec.Seq >= end || !d.follows(b, rec.Seq) {
 			return nil
 		}
 		d.add(b, rec)
@@ -328,6 +329,19 @@ func (d *Delivery) look(b *Bulk, end uint64) error {
 		}
 	}
 	return nil
+}
+
+// follows reports whether seq is the next record of the bulk. Records between
+// are missing only when they are missing twice: passed over for good, they
+// would never be delivered, and a reader beside a writer may misjudge what it
+// saw half written. A second look from the same position begins anew.
+func (d *Delivery) follows(b *Bulk, seq uint64) bool {
+	gap := Position{Next: b.Next, Until: seq}
+	if b.Next == 0 || seq == b.Next || gap == d.gap {
+		return true
+	}
+	d.gap = gap
+	return false
 }
 
 func (d *Delivery) full(b *Bulk) bool {

@@ -35,7 +35,7 @@ func (m *morning) begin(s *SQLite) {
 		}
 	}
 	journal := filepath.Join(m.dir, "journal")
-	m.log, err = wal.Open(wal.Options{Dir: journal, SegmentBytes: 256 << 10})
+	m.log, err = wal.Open(wal.Options{Dir: journal, SegmentBytes: 64 << 10})
 	must()
 	secret, err := attendance.OpenSecret(journal, m.log.Next() == 1)
 	must()
@@ -55,13 +55,11 @@ func (m *morning) begin(s *SQLite) {
 	must()
 	m.recorder, err = attendance.New(attendance.Config{
 		Log: m.log, Journal: attendance.ReadJournal(before), Secret: secret, Schools: schools,
-		MaxBatchBytes: 64 << 10, OnAppend: m.delivery.Notify,
+		MaxBatchBytes: 16 << 10, OnAppend: m.delivery.Notify,
 	})
 	must()
-	must2 := before.Close()
-	if must2 != nil {
-		t.Fatal(must2)
-	}
+	err = before.Close()
+	must()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -115,7 +113,7 @@ func (m *morning) press(students int) map[string]attendance.Receipt {
 // in the store, once, as it was given, in few statements. After a restart the
 // same presses get the same receipts.
 func TestMorningWithAStoreThatIsLocked(t *testing.T) {
-	const students = 3000
+	const students = 800
 	m := &morning{t: t, dir: t.TempDir()}
 	path := filepath.Join(m.dir, "a.db")
 	s := open(t, path)

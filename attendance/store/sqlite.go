@@ -71,7 +71,7 @@ var (
 const (
 	// lockWait is how long a statement waits for another program's lock before
 	// delivery hears of it and tries again later.
-	lockWait = 5 * time.Second
+	lockWait = time.Second
 
 	openWait = 30 * time.Second
 )
