@@ -38,16 +38,28 @@ func (l *listener) Accept() (net.Conn, error) {
 	return newClientConn(c), nil
 }
 
-// clientConn is a connection to a client: it remembers that the client ended
+// clientConn is a connection to a client. It remembers that the client ended
 // its side, as a request cut off between two chunks looks like a whole one
-// otherwise, and it holds every write to a time limit.
+// otherwise, and it holds every read and write to a time limit.
 type clientConn struct {
 	net.Conn
-	remote string // the client's address, without port
-	began  bool   // the client has sent something
-	ended  bool   // the client sends no more
-	until  time.Time
+	remote  string // the client's address, without port
+	began   bool   // the client has sent something
+	ended   bool   // the client sends no more
+	phase   phase
+	timed   bool      // in phaseHead: the head's time limit is set
+	readBy  time.Time // the read deadline in force
+	writeBy time.Time // the write deadline in force
 }
+
+// phase says what a connection's next read waits for.
+type phase uint8
+
+const (
+	phaseIdle    phase = iota // the first byte of a request
+	phaseHead                 // the rest of its head, and the content that fasthttp reads with it
+	phaseContent              // its content: who reads that sets the limit
+)
 
 func newClientConn(c net.Conn) *clientConn {
 	remote := c.RemoteAddr().String()
@@ -57,14 +69,39 @@ func newClientConn(c net.Conn) *clientConn {
 	return &clientConn{Conn: c, remote: remote}
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. A request that comes in one piece, as nearly all
+// do, changes the deadline only once in a while.
 func (c *clientConn) Read(p []byte) (int, error) {
+	if err := c.limitRead(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Read(p)
-	c.began = c.began || n > 0
+	if n > 0 && c.phase == phaseIdle {
+		c.phase, c.began, c.timed = phaseHead, true, false
+	}
 	if err == io.EOF {
 		c.ended = true
 	}
 	return n, err
+}
+
+func (c *clientConn) limitRead() error {
+	switch {
+	case c.phase == phaseIdle:
+		if now := time.Now(); c.readBy.Sub(now) < idleTimeMax*3/4 {
+			return c.SetReadDeadline(now.Add(idleTimeMax))
+		}
+	case c.phase == phaseHead && !c.timed:
+		c.timed = true
+		return c.SetReadDeadline(time.Now().Add(headTimeMax))
+	}
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	c.readBy = t
+	return c.Conn.SetReadDeadline(t)
 }
 
 // Write implements net.Conn.
@@ -89,9 +126,9 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 // it for every small answer would cost more than the check.
 func (c *clientConn) extend() error {
 	now := time.Now()
-	if c.until.Sub(now) > writeIdleMax*3/4 {
+	if c.writeBy.Sub(now) > writeIdleMax*3/4 {
 		return nil
 	}
-	c.until = now.Add(writeIdleMax)
-	return c.SetWriteDeadline(c.until)
+	c.writeBy = now.Add(writeIdleMax)
+	return c.SetWriteDeadline(c.writeBy)
 }

@@ -50,7 +50,8 @@ type responder interface {
 	// stored answers with a stored response. The note is written behind its
 	// fields. Nothing is copied of the body.
 	stored(x *exchange, s *cache.Stored)
-	// send answers with a small body, which it copies.
+	// send answers with fields of our own, or of a stored response, which hold
+	// nothing of another connection, and a small body, which it copies.
 	send(x *exchange, status int, fields field.List, body []byte)
 	// stream answers with a body that comes as it comes; length is -1 when it
 	// is not known. The source is closed in any case. When it ends with

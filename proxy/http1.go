@@ -22,7 +22,7 @@ import (
 
 const (
 	headBytesMax = 16 << 10         // request line and fields; a school's cookies reach 6 kB
-	headTimeMax  = 10 * time.Second // for the head, from its first byte
+	headTimeMax  = 10 * time.Second // for the rest of a head that did not come at once
 	idleTimeMax  = 75 * time.Second // between two requests of a connection
 )
 
@@ -38,8 +38,6 @@ func newHTTP1(p *Proxy) *http1 {
 		Handler:                      s.handle,
 		ErrorHandler:                 s.refuse,
 		ReadBufferSize:               headBytesMax,
-		ReadTimeout:                  headTimeMax,
-		IdleTimeout:                  idleTimeMax,
 		NoDefaultServerHeader:        true,
 		NoDefaultDate:                true,
 		NoDefaultContentType:         true,
@@ -88,7 +86,9 @@ var nextStripe atomic.Uint32
 func (s *http1) handle(ctx *fasthttp.RequestCtx) {
 	h := h1s.Get().(*h1)
 	h.ctx, h.server = ctx, s
-	h.conn, _ = ctx.Conn().(*clientConn)
+	if h.conn, _ = ctx.Conn().(*clientConn); h.conn != nil {
+		h.conn.phase = phaseContent
+	}
 	defer h.handled()
 	x := &h.exchange
 	if status, refusal := h.read(); refusal != "" {
@@ -185,6 +185,9 @@ func (h *h1) handled() {
 	if h.server.proxy.draining.Load() {
 		h.ctx.Response.SetConnectionClose()
 	}
+	if h.conn != nil {
+		h.conn.phase = phaseIdle
+	}
 	if !h.later {
 		h.finish()
 	}
@@ -235,9 +238,7 @@ func (h *h1) stored(x *exchange, s *cache.Stored) {
 	res := &h.ctx.Response
 	ready.CopyTo(&res.Header)
 	res.Header.AddBytesKV(ageName, x.age())
-	if status := x.cacheStatus(); len(status) > 0 {
-		res.Header.AddBytesKV(cacheStatusName, status)
-	}
+	h.noteOn(res)
 	res.SetBodyRaw(s.Body)
 	x.status, x.sent = s.Status, int64(len(s.Body))
 }
@@ -266,27 +267,31 @@ func setHead(to *fasthttp.ResponseHeader, status int, fields field.List) {
 	}
 }
 
-// head begins an answer.
-func (h *h1) head(x *exchange, status int, fields field.List) *fasthttp.Response {
-	res := &h.ctx.Response
-	setHead(&res.Header, status, fields)
-	if status := x.cacheStatus(); len(status) > 0 {
-		res.Header.AddBytesKV(cacheStatusName, status)
-	}
-	x.status = status
-	return res
-}
-
 // send implements responder.
 func (h *h1) send(x *exchange, status int, fields field.List, body []byte) {
-	res := h.head(x, status, fields)
+	res := &h.ctx.Response
+	res.Header.SetStatusCode(status)
+	for _, f := range fields {
+		res.Header.Add(f.Name, f.Value)
+	}
+	h.noteOn(res)
 	res.SetBody(body)
-	x.sent = int64(len(body))
+	x.status, x.sent = status, int64(len(body))
+}
+
+// noteOn adds the Cache-Status field.
+func (h *h1) noteOn(res *fasthttp.Response) {
+	if status := h.cacheStatus(); len(status) > 0 {
+		res.Header.AddBytesKV(cacheStatusName, status)
+	}
 }
 
 // stream implements responder.
 func (h *h1) stream(x *exchange, status int, fields field.List, length int64, body source) {
-	res := h.head(x, status, fields)
+	res := &h.ctx.Response
+	setHead(&res.Header, status, fields)
+	h.noteOn(res)
+	x.status = status
 	if x.method == "HEAD" || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified {
 		body.Close()
 		res.SkipBody = true
@@ -431,6 +436,10 @@ type h1Body struct {
 	stopped bool
 }
 
+// prefetchedMax is how much of an announced content fasthttp has read before
+// the handler is called.
+const prefetchedMax = 8 << 10
+
 // errStopped ends an upload whose rest nobody wants.
 var errStopped = errors.New("the rest of the content is not wanted")
 
@@ -440,7 +449,7 @@ func (b *h1Body) stop() {
 	defer b.mu.Unlock()
 	b.stopped = true
 	if c := b.h.conn; c != nil {
-		_ = c.SetReadDeadline(time.Unix(1, 0)) // a connection that refuses this is closed: nothing to stop
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // a connection that refuses this is closed: nothing to stop
 	}
 }
 
@@ -451,7 +460,7 @@ func (b *h1Body) extend() error {
 	if b.stopped {
 		return errStopped
 	}
-	if c := b.h.conn; c != nil {
+	if c := b.h.conn; c != nil && (b.h.length < 0 || b.h.length > prefetchedMax) {
 		return c.SetReadDeadline(time.Now().Add(uploadIdleMax))
 	}
 	return nil
