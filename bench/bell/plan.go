@@ -89,7 +89,7 @@ func (m *Morning) plan(seed uint64, i int, segmentsMax int) plan {
 // before, and has a tail after it (a log-normal running backwards would fall too
 // late; a normal with a log-normal tail is what check-in logs look like).
 func promptPress(rnd *rand.Rand, opens, starts, late time.Duration) time.Duration {
-	before := scale(starts-opens, 0.22)
+	before := scale(starts-opens, 0.28)
 	for range 20 {
 		var at time.Duration
 		if rnd.Float64() < 0.7 {

@@ -76,10 +76,10 @@ func (l *library) find(host, path string) *Content {
 
 func lessonPath(n int) string { return fmt.Sprintf("/lessons/%d/", n+1) }
 
-// segment is one piece of video: 64 to 160 KiB that do not compress.
+// segment is one piece of video: 64 to 128 KiB that do not compress.
 func segment(cfg *Config, lesson, k int) []byte {
 	rnd := rand.New(rand.NewPCG(cfg.Seed, uint64(lesson)<<16|uint64(k)))
-	b := make([]byte, 64<<10+rnd.IntN(96<<10))
+	b := make([]byte, 64<<10+rnd.IntN(64<<10))
 	for i := range b {
 		b[i] = byte(rnd.Uint32())
 	}

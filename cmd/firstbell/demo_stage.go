@@ -19,7 +19,7 @@ import (
 // Lesson content per school, and how many media segments a lesson has.
 const (
 	demoLessons  = 3 // one per grade
-	demoSegments = 4
+	demoSegments = 3
 	demoMedia    = "media." + bell.Domain
 )
 

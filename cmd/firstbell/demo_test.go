@@ -219,7 +219,7 @@ func TestDemoFlagsAreRefusedKindly(t *testing.T) {
 		}
 	}
 	o, err := demoOptionsOf(nil, io.Discard)
-	if err != nil || o.students != 20000 || o.schools != 40 || o.duration != 30*time.Second || !o.kill || o.dir != "morning" {
+	if err != nil || o.students != 20000 || o.schools != 40 || o.duration != demoDuration || !o.kill || o.dir != "morning" {
 		t.Errorf("without flags: %+v, %v", o, err)
 	}
 }
