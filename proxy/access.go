@@ -44,7 +44,7 @@ func (a *accessLog) set(rule AccessLog, log *slog.Logger) {
 // write none.
 func (a *accessLog) stands(now int64) int {
 	rule := a.rule.Load()
-	if a.second.Load() != now && a.second.Swap(now) != now {
+	if last := a.second.Load(); last < now && a.second.CompareAndSwap(last, now) {
 		a.lines.Store(0)
 	}
 	n := a.lines.Add(1)
@@ -62,7 +62,7 @@ func (a *accessLog) line(x *exchange, took time.Duration) {
 	if log == nil {
 		return
 	}
-	stands := a.stands(x.arrived.Unix())
+	stands := a.stands(x.arrived.Add(took).Unix())
 	if stands == 0 {
 		return
 	}
