@@ -20,7 +20,6 @@ type platform struct {
 	lie  func(w http.ResponseWriter, r *http.Request) bool // answers instead, if it returns true
 	mu   sync.Mutex
 	rows map[string]string
-	seen []string // the attempts of one student's check-ins
 }
 
 type fakeContent struct{ host func(int) string }
@@ -84,9 +83,9 @@ func (f *platform) checkIn(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, f.rows[key])
 }
 
-// morning is a short one that begins now.
+// morning is a short one that begins now, in milliseconds as receipts have them.
 func morning() Morning {
-	now := time.Now()
+	now := time.Now().Truncate(time.Millisecond)
 	at := func(ms int) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
 	return Morning{First: now, Opens: at(100), Starts: at(500), LateAfter: at(900), Ends: at(1300), Date: now.Format(time.DateOnly), Period: "1"}
 }

@@ -68,7 +68,10 @@ func (m *Morning) plan(seed uint64, i int, segmentsMax int) plan {
 	} else {
 		p.press = promptPress(rnd, opens, starts, late)
 	}
-	p.arrive = max(0, p.press-scale(starts-opens, 0.05+0.7*rnd.Float64()))
+	p.arrive = p.press - scale(starts-opens, 0.05+0.7*rnd.Float64())
+	if p.arrive < 0 {
+		p.arrive = scale(p.press, rnd.Float64())
+	}
 	if who > 1-partTooEarly && opens > 0 {
 		p.tooEarly = scale(opens, 0.1+0.5*rnd.Float64())
 		p.arrive = min(p.arrive, p.tooEarly)

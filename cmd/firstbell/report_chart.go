@@ -16,7 +16,8 @@ import (
 type chartData struct {
 	first   time.Time
 	step    time.Duration
-	n       int // steps
+	n       int           // steps
+	lasted  time.Duration // until the last answer
 	marks   []chartMark
 	bands   []chartBand
 	arrived []float64 // per second, all of them
@@ -53,6 +54,9 @@ func chartDataOf(p *bell.Player, origin *lms.Server, m bell.Morning, kills []out
 	steps := t.Steps()
 	per := max(1, (len(steps)+chartPoints-1)/chartPoints)
 	c := chartData{first: m.First, step: time.Duration(per) * t.Width(), n: max(2, (len(steps)+per-1)/per)}
+	c.lasted = time.Duration(len(steps)) * t.Width()
+	// The end of the lesson is on the paper, also when all were done before it.
+	c.n = max(c.n, int(m.Ends.Sub(m.First)/c.step)+1)
 	sum := func(value func(bell.Step) int64) []float64 {
 		out := make([]float64, c.n)
 		for i := range steps {
@@ -119,7 +123,7 @@ func (c *chartData) percent(at time.Time) float64 {
 	return math.Round(1e4*float64(at.Sub(c.first))/float64(span)) / 100
 }
 
-func (c *chartData) seconds() float64 { return (c.step * time.Duration(c.n)).Seconds() }
+func (c *chartData) seconds() float64 { return c.lasted.Seconds() }
 
 // chart is one drawing. Shapes are SVG, stretched to whatever width there is;
 // words are text beside them, which stays legible on a telephone.
