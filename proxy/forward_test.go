@@ -233,6 +233,28 @@ func TestStoredResponsesAnswerConditionsAndRanges(t *testing.T) {
 	})
 }
 
+// TestDateIsTheOrigins asks for stored and streamed responses, and for our own.
+func TestDateIsTheOrigins(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const date = "Sat, 01 Jan 2000 00:00:00 GMT"
+		ok := "HTTP/1.1 200 OK\r\nDate: " + date + "\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok"
+		g, _ := newRawGate(t, cached(cache.Policy{}), says(ok), says(strings.Replace(ok, "max-age=600", "no-store", 1)))
+		for _, c := range []struct{ path, method, want string }{
+			{"/l", "GET", date}, {"/l", "GET", date}, {"/l", "HEAD", date}, {"/other", "GET", date},
+			{"/a/..", "GET", "Sat, 01 Jan 2000 00:00:28 GMT"},
+		} {
+			got := g.raw(c.method + " " + c.path + " HTTP/1.1\r\nHost: school.example\r\nConnection: close\r\n\r\n")
+			if strings.Count(got, "\r\nDate: ") != 1 || !strings.Contains(got, "\r\nDate: "+c.want+"\r\n") {
+				t.Errorf("%s %s: got %q, want one Date, %q", c.method, c.path, got, c.want)
+			}
+			time.Sleep(7 * time.Second)
+		}
+		if got := g.raw("GET /l HTTP/1.1\r\nHost: school.example\r\nIf-Modified-Since: " + date + "\r\nConnection: close\r\n\r\n"); strings.Contains(got, "Content-Length") {
+			t.Errorf("a 304 names a length of its own: %q", got)
+		}
+	})
+}
+
 func TestWhoRefusesGzipGetsItDecoded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		page := strings.Repeat("a page of a lesson. ", 500)

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
 	"iter"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -232,7 +234,7 @@ func (s *http1) refuse(ctx *fasthttp.RequestCtx, err error) {
 func (h *h1) stored(x *exchange, s *cache.Stored) {
 	ready, _ := s.Prepared().(*fasthttp.ResponseHeader)
 	if ready == nil {
-		ready = prepare(s)
+		ready = h.prepare(s)
 		s.SetPrepared(ready)
 	}
 	res := &h.ctx.Response
@@ -249,27 +251,63 @@ var (
 )
 
 // prepare builds the head of a stored response once, for all who ask for it.
-func prepare(s *cache.Stored) *fasthttp.ResponseHeader {
+func (h *h1) prepare(s *cache.Stored) *fasthttp.ResponseHeader {
+	h.setHead(s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
 	ready := new(fasthttp.ResponseHeader)
-	setHead(ready, s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
+	h.ctx.Response.Header.CopyTo(ready)
 	return ready
 }
 
-// setHead writes status and fields into a fasthttp header, less what frames
-// the message: that is fasthttp's to write.
-func setHead(to *fasthttp.ResponseHeader, status int, fields field.List) {
-	to.SetNoDefaultContentType(true)
+// setHead writes status and fields, less what frames the message: that is
+// fasthttp's to write.
+func (h *h1) setHead(status int, fields field.List) {
+	to := &h.ctx.Response.Header
+	setDate(to, fields)
 	to.SetStatusCode(status)
 	for _, f := range fields {
 		if !equalName(f.Name, "Content-Length") && !field.HopByHop([]byte(f.Name)) {
-			to.Add(f.Name, f.Value)
+			to.Add(f.Name, f.Value) // passes over Date
 		}
 	}
+}
+
+// datedHead is a response head with nothing but a Date. fasthttp takes a Date
+// only from a head that it parsed; as most answers of a second have the same,
+// the last one is kept.
+type datedHead struct {
+	date string
+	head fasthttp.ResponseHeader
+}
+
+var lastDated atomic.Pointer[datedHead]
+
+// setDate begins a head with the Date among fields, or of now where there is
+// none (RFC 9110 section 6.6.1). to is the head of a response that fasthttp
+// gave us: it carries the server's will that there be no Date but ours.
+func setDate(to *fasthttp.ResponseHeader, fields field.List) {
+	date := fields.Get("Date")
+	if date == "" {
+		date = dateNow(time.Now())
+	}
+	d := lastDated.Load()
+	if d == nil || d.date != date {
+		d = &datedHead{date: date}
+		to.CopyTo(&d.head)
+		raw := "HTTP/1.1 200 OK\r\nDate: " + date + "\r\nContent-Length: 0\r\n\r\n"
+		if err := d.head.Read(bufio.NewReader(strings.NewReader(raw))); err != nil {
+			return // no field value: better no Date than a broken head
+		}
+		d.head.Del("Content-Length")
+		d.head.SetNoDefaultContentType(true)
+		lastDated.Store(d)
+	}
+	d.head.CopyTo(to)
 }
 
 // send implements responder.
 func (h *h1) send(x *exchange, status int, fields field.List, body []byte) {
 	res := &h.ctx.Response
+	setDate(&res.Header, fields)
 	res.Header.SetStatusCode(status)
 	for _, f := range fields {
 		res.Header.Add(f.Name, f.Value)
@@ -289,7 +327,7 @@ func (h *h1) noteOn(res *fasthttp.Response) {
 // stream implements responder.
 func (h *h1) stream(x *exchange, status int, fields field.List, length int64, body source) {
 	res := &h.ctx.Response
-	setHead(&res.Header, status, fields)
+	h.setHead(status, fields)
 	h.noteOn(res)
 	x.status = status
 	if x.method == "HEAD" || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified {

@@ -6,6 +6,7 @@ import (
 	"html"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"firstbell/proxy/field"
@@ -17,7 +18,6 @@ const problemType = "application/problem+json" // RFC 9457
 // details for programs.
 func (p *Proxy) problem(x *exchange, status int, detail string, more field.List) {
 	fields := append(field.List{
-		{Name: "Date", Value: httpDate(time.Now())},
 		{Name: "Cache-Control", Value: "no-store"},
 		{Name: "Vary", Value: "Accept"},
 	}, more...)
@@ -67,4 +67,20 @@ func retryAfter(d time.Duration) field.Field {
 	return field.Field{Name: "Retry-After", Value: strconv.FormatInt(seconds, 10)}
 }
 
-func httpDate(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
+// secondDate is a Date and the second it is of.
+type secondDate struct {
+	unix int64
+	date string
+}
+
+var lastSecond atomic.Pointer[secondDate]
+
+// dateNow is the Date field's value at t, made once a second.
+func dateNow(t time.Time) string {
+	last := lastSecond.Load()
+	if last == nil || last.unix != t.Unix() {
+		last = &secondDate{t.Unix(), t.UTC().Format(http.TimeFormat)}
+		lastSecond.Store(last)
+	}
+	return last.date
+}
