@@ -67,14 +67,13 @@ func runServe(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(stderr, o.logFormat)
-	s, err := open(ctx, c, o, log)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before anything takes time: without it the signal ends the process
+	defer signal.Stop(hup)
+	s, err := open(ctx, c, o, newLogger(stderr, o.logFormat))
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	return s.run(ctx, hup)
 }
 
