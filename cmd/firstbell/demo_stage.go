@@ -67,11 +67,10 @@ func openStage(ctx context.Context, o *demoOptions, s *screen) (*stage, error) {
 		err = ctx.Err()
 	}
 	if err == nil {
-		st.listener, err = listenNear(18081)
+		st.listener, st.httpAddr, st.opsAddr, err = takePorts()
 	}
 	if err == nil {
 		st.lmsAddr = st.listener.Addr().String()
-		st.httpAddr, st.opsAddr, err = freeAddrs()
 	}
 	if ctx.Err() != nil {
 		err = errBrokenOff
@@ -168,36 +167,44 @@ func (st *stage) removeDir() {
 	}
 }
 
-// listenNear takes the first free port of the loopback address from the given
-// one on. Those ports lie below the range from which outgoing connections take
-// theirs, so that nobody else gets firstbell's while it is dead.
-func listenNear(port int) (net.Listener, error) {
+// The demo's ports: firstbell, the origin, firstbell's operators. Those after
+// them, in tens, are for demos beside it. All lie below the range from which
+// outgoing connections take theirs, so that nobody gets firstbell's by chance
+// while it is dead.
+const (
+	demoPort     = 18080
+	demoPortsMax = 100 // groups to look at
+)
+
+// takePorts opens the origin's listener and finds the two addresses beside it
+// free. Every demo holds its origin's port as long as it lives, so no two of them
+// ever choose the same for their firstbells.
+func takePorts() (origin net.Listener, http, ops string, err error) {
 	var first error
-	for p := port; p < port+2000; p += 10 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+	for port := demoPort; port < demoPort+10*demoPortsMax; port += 10 {
+		origin, err = net.Listen("tcp", loopback(port+1))
 		if err == nil {
-			return l, nil
+			http, ops = loopback(port), loopback(port+2)
+			if err = errors.Join(isFree(http), isFree(ops)); err == nil {
+				return origin, http, ops, nil
+			}
+			origin.Close()
 		}
 		if first == nil {
 			first = err
 		}
 	}
-	return nil, fmt.Errorf("looking for a free port from %d on: %w", port, first)
+	return nil, "", "", fmt.Errorf("looking for three free ports from %d on: %w", demoPort, first)
 }
 
-// freeAddrs finds two addresses that firstbell can listen on.
-func freeAddrs() (http, ops string, err error) {
-	h, err := listenNear(18080)
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+func isFree(addr string) error {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", "", err
+		return err
 	}
-	defer h.Close()
-	o, err := listenNear(19900)
-	if err != nil {
-		return "", "", err
-	}
-	defer o.Close()
-	return h.Addr().String(), o.Addr().String(), nil
+	return l.Close()
 }
 
 // demoZone is a zone in which it is just past nine in the morning, whatever the

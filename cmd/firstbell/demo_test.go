@@ -210,6 +210,23 @@ func TestTwoDemosDoNotShareADirectory(t *testing.T) {
 	}
 }
 
+func TestTwoDemosDoNotShareAPort(t *testing.T) {
+	seen := map[string]bool{}
+	for range 3 {
+		l, http, ops, err := takePorts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for _, addr := range []string{l.Addr().String(), http, ops} {
+			if seen[addr] {
+				t.Errorf("%s was given out twice", addr)
+			}
+			seen[addr] = true
+		}
+	}
+}
+
 func TestDemoFlagsAreRefusedKindly(t *testing.T) {
 	for _, args := range [][]string{
 		{"-students", "0"}, {"-students", "9999999"}, {"-schools", "0"}, {"-duration", "1s"}, {"-dir", ""}, {"now"}, {"-nonsense"},
