@@ -198,6 +198,7 @@ func needsRestart(was, is *config.Config) []string {
 		}
 	}
 	add("listen", was.Listen == is.Listen)
+	add("ops", !bares(was, is))
 	add("cache.memory", was.Cache == is.Cache)
 	a, b := was.Attendance, is.Attendance
 	if a == nil || b == nil {
@@ -211,6 +212,12 @@ func needsRestart(was, is *config.Config) []string {
 	add("attendance.retention", a.Retention == b.Retention)
 	add("attendance.sinks", reflect.DeepEqual(a.Sinks, b.Sinks))
 	return names
+}
+
+// bares says whether the new file takes the token away from an ops listener
+// that stays within reach of others until the restart.
+func bares(was, is *config.Config) bool {
+	return is.Ops.Token == "" && was.Ops.Token != "" && !config.Loopback(was.Listen.Ops)
 }
 
 // lists is names with commas between them.

@@ -102,6 +102,9 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 // keepUntilRestart leaves in c what a running process does not change, so that
 // what is in force and what is shown are the same.
 func keepUntilRestart(c, was *config.Config) {
+	if bares(was, c) {
+		c.Ops = was.Ops
+	}
 	c.Listen, c.Cache, c.Attendance = was.Listen, was.Cache, was.Attendance
 }
 

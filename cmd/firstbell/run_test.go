@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"firstbell/cmd/firstbell/config"
 )
 
 // noise is a writer that many may use, and read.
@@ -439,6 +441,26 @@ func TestOpsTokenIsAskedFor(t *testing.T) {
 		if status, answer := ask(t, "GET", "http://"+r.ops+"/status", "", c.fields...); status != c.status {
 			t.Errorf("%s: got %d %s, want %d", c.name, status, answer, c.status)
 		}
+	}
+}
+
+func TestAReloadDoesNotBareTheOpsListener(t *testing.T) {
+	read := func(ops, token string) *config.Config {
+		t.Helper()
+		text := fmt.Sprintf("listen: {http: \":80\", ops: %q}\n%s\norigins: {a: {servers: [\"http://b\"]}}\nroutes: [{hosts: [\"*\"], origin: a}]\n", ops, token)
+		c, problems := config.Read("firstbell.yaml", []byte(text))
+		if c == nil {
+			t.Fatal(problems)
+		}
+		return c
+	}
+	was := read(":9900", "ops: {token: 0123456789abcdef}")
+	is := read("127.0.0.1:9900", "")
+	if got := lists(needsRestart(was, is)); got != "listen, ops" {
+		t.Errorf("waiting for a restart: got %q, want listen, ops", got)
+	}
+	if keepUntilRestart(is, was); is.Ops.Token != was.Ops.Token || is.Listen != was.Listen {
+		t.Errorf("the listener on %s is guarded by %q until the restart", is.Listen.Ops, is.Ops.Token)
 	}
 }
 

@@ -110,7 +110,7 @@ func (v *validator) listen() {
 		if l.Ops == l.HTTP && !strings.HasSuffix(l.Ops, ":0") {
 			v.wrong("listen.ops", `give it a port of its own, such as "127.0.0.1:9900"`, "%s is taken by listen.http", l.Ops)
 		}
-		if !loopback(l.Ops) && !v.given("ops.token") && !v.given("ops.token_file") {
+		if !Loopback(l.Ops) && !v.given("ops.token") && !v.given("ops.token_file") {
 			v.wrong("listen.ops", "add ops: {token_file: /etc/firstbell/ops.token}, or listen on 127.0.0.1",
 				"%s can be reached from elsewhere and no token guards it", l.Ops)
 		}
@@ -179,8 +179,8 @@ func (v *validator) address(path, text, eg string) bool {
 	return true
 }
 
-// loopback says whether only this machine can reach the address.
-func loopback(address string) bool {
+// Loopback says whether only this machine can reach the address.
+func Loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
