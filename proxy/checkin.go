@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -100,7 +101,8 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 		p.problem(x, 400, err.Error(), nil)
 		return
 	}
-	receipt, err := p.recorder.Take(p.life, press)
+	// The recorder answers everybody, at the latest when it ends.
+	receipt, err := p.recorder.Take(context.Background(), press)
 	if err != nil {
 		p.refuseCheckIn(x, err)
 		return
