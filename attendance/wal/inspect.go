@@ -53,21 +53,38 @@ func InspectFS(fs FS, dirs ...string) (*Report, error) {
 	}
 	defer r.Close()
 	r.walk.count = true
-	for {
-		if _, ok := r.walk.next(); !ok {
-			break
-		}
-	}
-	if w := r.walk; w.cur != nil {
-		if n := w.scan.win.lastNonZero(w.scan.off, w.scan.limit) - w.scan.off; n > 0 {
-			r.note(Damage{Kind: Torn, Segment: w.cur.path, Offset: w.scan.off, Bytes: n, Detail: "or just being written"})
-		}
+	if err := r.toTheEnd(); err != nil {
+		return nil, fmt.Errorf("reading journal: %w", err)
 	}
 	rep := &Report{Damages: r.damages, Missing: r.Missing(), SetAside: slices.Clone(r.chain.aside)}
 	for _, s := range r.chain.segs {
 		rep.Segments = append(rep.Segments, r.info(s))
 	}
 	return rep, nil
+}
+
+// toTheEnd reads everything. Bytes behind the last record are a torn tail only
+// if they are the same at a second look: else an Append was under way.
+func (r *Reader) toTheEnd() error {
+	w := r.walk
+	for before, tail := (Damage{}), (Damage{}); ; before = tail {
+		for ok := true; ok; {
+			_, ok = w.next()
+		}
+		if w.err != nil || w.cur == nil {
+			return w.err
+		}
+		w.scan.win.drop()
+		n := w.scan.win.lastNonZero(w.scan.off, w.scan.limit) - w.scan.off
+		if n == 0 {
+			return nil
+		}
+		tail = Damage{Kind: Torn, Segment: w.cur.path, Offset: w.scan.off, Bytes: n, Detail: "or just being written"}
+		if tail == before {
+			r.note(tail)
+			return nil
+		}
+	}
 }
 
 func (r *Reader) info(s *segment) SegmentInfo {

@@ -33,6 +33,9 @@ func (l *Log) open() error {
 			break
 		}
 	}
+	if w.err != nil {
+		return w.err
+	}
 	l.setAside()
 	for _, d := range l.damages {
 		if d.Alarm() {

@@ -47,17 +47,20 @@ func OpenReaderFS(fs FS, dirs ...string) (*Reader, error) {
 }
 
 // Records yields the records numbered from and higher, in order, up to the end
-// of what is there. Called again with the number after the last one it goes on
+// of what is there: at least everything acknowledged before the call and not
+// removed since. Called again with the number after the last one it goes on
 // where it was; any other number is found anew. At the end of a journal in use
 // it may yield records whose Append has not returned: who reads in the writer's
 // process stops at Log.Next.
 //
-// What cannot be read is passed over and told by Damage and Missing. An error
-// means that the directories cannot be listed, or that a newer program wrote
-// them; it ends the iteration.
+// What cannot be read is passed over and told by Damage and Missing; never what
+// is only being written, and what RemoveBefore takes away ahead of the reader
+// is passed over without being told. An error means that the directories cannot
+// be listed, that no more files can be opened, or that a newer program wrote
+// them; it ends the iteration and passes nothing over.
 func (r *Reader) Records(from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		if err := r.chain.refresh(); err != nil {
+		if err := r.walk.refresh(); err != nil {
 			yield(Record{}, fmt.Errorf("reading journal: %w", err))
 			return
 		}
@@ -68,6 +71,9 @@ func (r *Reader) Records(from uint64) iter.Seq2[Record, error] {
 		for {
 			rec, ok := r.walk.next()
 			if !ok {
+				if err := r.walk.err; err != nil {
+					yield(Record{}, fmt.Errorf("reading journal: %w", err))
+				}
 				return
 			}
 			if rec.Seq < from {

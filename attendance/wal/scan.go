@@ -43,8 +43,12 @@ func (s *scan) next() (*frame, *gap) {
 	if s.closed || s.off >= s.limit {
 		return nil, nil
 	}
-	if f, ok := s.frameAt(s.off); ok && s.fits(f, s.off, s.off) {
-		s.take(f)
+	if f, ok := s.here(); ok {
+		return f, nil
+	}
+	// What was read ahead may be older than what is known of where frames end.
+	s.win.drop()
+	if f, ok := s.here(); ok {
 		return f, nil
 	}
 	if s.quiet == s.off && s.zeroAt(s.off) {
@@ -62,9 +66,8 @@ func (s *scan) next() (*frame, *gap) {
 	// A frame behind a hole while the log is being written: by now whatever was
 	// being written at the hole is there, because it was written first.
 	s.win.drop()
-	if again, ok := s.frameAt(from); ok && s.fits(again, from, from) {
-		s.take(again)
-		return again, nil
+	if f, ok := s.here(); ok {
+		return f, nil
 	}
 	f, _ = s.frameAt(at)
 	if f == nil {
@@ -73,6 +76,16 @@ func (s *scan) next() (*frame, *gap) {
 	s.off = at
 	s.take(f)
 	return f, &gap{from: from, to: at, expect: expect, found: f}
+}
+
+// here takes the frame that begins where the next one should.
+func (s *scan) here() (*frame, bool) {
+	f, ok := s.frameAt(s.off)
+	if !ok || !s.fits(f, s.off, s.off) {
+		return nil, false
+	}
+	s.take(f)
+	return f, true
 }
 
 func (s *scan) take(f *frame) {
@@ -90,7 +103,6 @@ func (s *scan) take(f *frame) {
 }
 
 func (s *scan) zeroAt(off int64) bool {
-	s.win.drop()
 	p := s.win.at(off, frameBytes)
 	return len(bytes.TrimRight(p, "\x00")) == 0
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -57,14 +58,79 @@ type chain struct {
 // errNoJournal is an empty place.
 var errNoJournal = errors.New("no journal directory can be read")
 
-// refresh looks for segments it does not know yet, drops those that are gone,
-// and reads what new links say.
+// roundsMax bounds refresh. A round costs a listing, beginning a segment three
+// syncs or more, so that even two rounds in a row are rare.
+const roundsMax = 100
+
+// refresh brings the chain up to what is on disk: new segments, links written
+// since, segments removed. Its error is a *VersionError, or says what cannot be
+// read just now; then nothing may be judged by the chain.
+//
+// A log in use begins segments in order, and removes them in order. So what a
+// segment says of an earlier one holds only for an earlier one looked at later:
+// a round that finds a segment newly in use is followed by another.
 func (c *chain) refresh() error {
+	defer c.order()
+	for range roundsMax {
+		more, err := c.look()
+		if err != nil || !more {
+			return err
+		}
+	}
+	return errors.New("segments are begun faster than they can be listed")
+}
+
+// look is one round of refresh. more: a segment is newly found in use.
+func (c *chain) look() (more bool, err error) {
+	found, err := c.list()
+	if err != nil {
+		return false, err
+	}
+	c.segs = slices.DeleteFunc(c.segs, func(s *segment) bool { return !found[s.path] && c.removed(s) })
+	for _, s := range c.segs {
+		delete(found, s.path)
+		if s.started {
+			continue
+		}
+		if err := c.probe(s, false); err != nil {
+			return false, err
+		}
+		more = more || s.started
+	}
+	for path := range found {
+		s, err := c.load(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since
+		}
+		if err != nil {
+			return false, err
+		}
+		c.segs = append(c.segs, s)
+		more = more || s.started
+	}
+	return more, nil
+}
+
+// removed says whether a segment that was not listed is not there either: a
+// directory that cannot be listed just now removes nothing.
+func (c *chain) removed(s *segment) bool {
+	f, err := c.fs.Open(s.path, false)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// list gives the paths of all segments, and notes the files set aside.
+func (c *chain) list() (map[string]bool, error) {
 	found := map[string]bool{}
 	var errs []error
 	c.aside = c.aside[:0]
 	for _, dir := range c.dirs {
 		names, err := c.fs.List(dir)
+		if passing(err) {
+			return nil, fmt.Errorf("listing journal directory %s: %w", dir, err)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listing journal directory %s: %w", dir, err))
 			continue
@@ -79,39 +145,26 @@ func (c *chain) refresh() error {
 		}
 	}
 	if len(errs) == len(c.dirs) {
-		return errors.Join(append(errs, errNoJournal)...)
+		return nil, errors.Join(append(errs, errNoJournal)...)
 	}
 	slices.Sort(c.aside)
-	c.segs = slices.DeleteFunc(c.segs, func(s *segment) bool { return !found[s.path] })
-	for _, s := range c.segs {
-		delete(found, s.path)
-	}
-	for path := range found {
-		s, err := c.load(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since
-		}
-		if err != nil {
-			return err
-		}
-		c.segs = append(c.segs, s)
-	}
-	for _, s := range c.segs {
-		if !s.started {
-			c.probe(s, false)
-		}
-	}
-	c.order()
-	return nil
+	return found, nil
+}
+
+// passing says whether an error is about the process or the system, not about
+// the file: it proves nothing, and another time may be better.
+func passing(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EINTR)
 }
 
 // load reads a segment's header, and its name where the header is destroyed.
-// Its error is a *VersionError, or fs.ErrNotExist.
+// Its error is a *VersionError, fs.ErrNotExist, or passing.
 func (c *chain) load(path string) (*segment, error) {
 	s := &segment{path: path, dataEnd: headerBytes}
 	s.number, s.id, _ = parseName(path)
 	f, err := c.fs.Open(path, false)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || passing(err) {
 		return nil, err
 	}
 	if err != nil {
@@ -133,21 +186,23 @@ func (c *chain) load(path string) (*segment, error) {
 	default:
 		s.number, s.id, s.created, s.bytes, s.host = h.number, h.id, h.created, h.bytes, h.host
 	}
-	c.probe(s, true)
-	return s, nil
+	return s, c.probe(s, true)
 }
 
 // probe finds out whether a segment is in use, and reads its link. The first
-// time it looks behind the zeros, too.
-func (c *chain) probe(s *segment, thorough bool) {
+// time it looks behind the zeros, too. Its error is passing.
+func (c *chain) probe(s *segment, thorough bool) error {
 	f, err := c.fs.Open(s.path, false)
+	if passing(err) {
+		return err
+	}
 	if err != nil {
-		return
+		return nil
 	}
 	defer f.Close()
 	sc := newScan(f, s.id)
 	if !thorough && sc.zeroAt(headerBytes) {
-		return
+		return nil
 	}
 	first, g := sc.next()
 	switch {
@@ -159,6 +214,7 @@ func (c *chain) probe(s *segment, thorough bool) {
 	default:
 		s.started, s.base = true, first.seq
 	}
+	return nil
 }
 
 // order sorts the segments and spreads what links say about ends.

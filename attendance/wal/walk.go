@@ -22,6 +22,7 @@ type walk struct {
 	scan  *scan
 	copy  bool   // cur was read before under another path
 	holes []hole // in the Append being read: torn or damaged, not known yet
+	err   error  // why next cannot go on just now
 }
 
 // hole waits for proof that the Append around it was acknowledged.
@@ -36,6 +37,20 @@ type Record struct {
 	// Data is valid until the iteration goes on; copy what is kept.
 	Data    []byte
 	Segment string // path of the file it was read from
+}
+
+// refresh learns what has changed on disk since.
+func (w *walk) refresh() error {
+	err := w.chain.refresh()
+	switch {
+	case w.cur == nil:
+	case !slices.Contains(w.chain.segs, w.cur):
+		w.after = w.cur
+		w.leave() // removed: what it held was delivered
+	case !w.growing():
+		w.scan.quiet = 0 // what is judged now is judged for good: look through all of it
+	}
+	return err
 }
 
 // startAt makes next begin where from is, or behind it.
@@ -60,12 +75,16 @@ func (w *walk) startBefore(s *segment) {
 	}
 }
 
-// next returns the next record. ok is false at the end of what is there now;
-// asked again, it goes on from there.
+// next returns the next record. ok is false at the end of what is there now,
+// and when err says so; asked again, it goes on from there.
 func (w *walk) next() (r Record, ok bool) {
+	w.err = nil
 	for {
-		if w.cur == nil && !w.enter() {
-			return Record{}, false
+		if w.cur == nil {
+			if !w.enter() || w.err != nil {
+				return Record{}, false
+			}
+			continue
 		}
 		if w.cur.end != nil {
 			w.scan.limit = w.cur.end.offset
@@ -123,7 +142,8 @@ func (w *walk) accept(f *frame) {
 	w.cur.dataEnd = w.scan.off
 }
 
-// enter opens the next segment in use.
+// enter opens the next segment in use. When it could not be judged, or was
+// removed meanwhile, cur is nil still and the next try may differ.
 func (w *walk) enter() bool {
 	used := w.chain.inUse()
 	at := slices.Index(used, w.after)
@@ -135,6 +155,10 @@ func (w *walk) enter() bool {
 		if errors.Is(err, fs.ErrNotExist) {
 			w.after = s
 			continue // removed since; what it held was delivered
+		}
+		if passing(err) {
+			w.err = err
+			return false
 		}
 		if err != nil {
 			w.report(Damage{Kind: Gone, Segment: s.path, Detail: err.Error()})
@@ -176,6 +200,9 @@ func (w *walk) begin() {
 		w.report(Damage{Kind: Overlap, Segment: s.path, From: s.base, To: w.seen, Detail: "these numbers were given out twice"})
 		return
 	}
+	if w.known && w.overtaken() {
+		return
+	}
 	for _, e := range s.link.ends {
 		file := w.chain.find(e.number, e.id)
 		if e.last <= w.seen || !w.known && (file == nil || file.started) {
@@ -193,6 +220,27 @@ func (w *walk) begin() {
 		w.seen = e.last
 	}
 	w.seen, w.known = s.base-1, true
+}
+
+// overtaken says whether what cur's link names and was not read is not to be
+// judged: it was removed while the walk was before it, because it had been
+// delivered, or one cannot tell just now. Removal goes in order, so nothing is
+// left before cur then; a file missing between others is damage.
+func (w *walk) overtaken() bool {
+	s := w.cur
+	lacks := func(e segmentEnd) bool { return e.last > w.seen }
+	if w.chain.final || !slices.ContainsFunc(s.link.ends, lacks) {
+		return false
+	}
+	if w.err = w.refresh(); w.err != nil {
+		w.leave()
+		return true
+	}
+	if slices.Index(w.chain.inUse(), s) > 0 {
+		return false
+	}
+	w.seen = s.base - 1
+	return true
 }
 
 // firstMissing is the lowest number that may be missing when the highest is

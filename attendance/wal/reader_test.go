@@ -1,0 +1,501 @@
+package wal
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+)
+
+// school is a journal in use whose readers can be held up before each of
+// their file calls.
+type school struct {
+	mem    *memFS // what the running log writes to
+	ledger *ledger
+	log    *Log
+	calls  int
+	before func(call int) error // ahead of each file call of a reader; nil: nothing
+}
+
+func openSchool(t *testing.T) *school {
+	s := &school{mem: newMemFS(), ledger: newLedger()}
+	s.open(t)
+	return s
+}
+
+func (s *school) open(t *testing.T) {
+	t.Helper()
+	opt := small
+	opt.FS = s.mem
+	var err error
+	if s.log, err = Open(opt); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func (s *school) append(t *testing.T, times int) {
+	t.Helper()
+	for range times {
+		s.ledger.mustAppend(t, s.log, 5)
+	}
+}
+
+// kill ends the log as kill -9 in the middle of a write does.
+func (s *school) kill(t *testing.T) {
+	path, off := s.log.Health().Segment, s.log.off
+	s.mem.fail(func(op, _ string) (bool, error) { return op == "write", errDisk })
+	s.ledger.append(s.log, 5, 600)
+	s.mem.fail(func(string, string) (bool, error) { return false, errDisk })
+	s.log.Close()
+	s.mem.mu.Lock()
+	clear(s.mem.seen[path].seen[off+1600:])
+	s.mem.mu.Unlock()
+	s.mem = s.mem.clone()
+}
+
+func (s *school) held() error {
+	s.calls++
+	if s.before == nil {
+		return nil
+	}
+	return s.before(s.calls)
+}
+
+// view is the file system as a reader of the school has it.
+type view struct {
+	FS
+	s *school
+}
+
+func (v view) List(dir string) ([]string, error) {
+	if err := v.s.held(); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return v.s.mem.List(dir)
+}
+
+func (v view) Open(path string, write bool) (File, error) {
+	if err := v.s.held(); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f, err := v.s.mem.Open(path, write)
+	return viewFile{f, v.s}, err
+}
+
+type viewFile struct {
+	File
+	s *school
+}
+
+func (f viewFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.s.held(); err != nil && !passing(err) {
+		return 0, err
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// follower polls a journal and holds what it gets against the ledger.
+type follower struct {
+	r      *Reader
+	ledger *ledger
+	next   uint64
+}
+
+func (s *school) follow(t *testing.T) *follower {
+	t.Helper()
+	r, err := OpenReaderFS(view{s: s}, small.Dir, small.Spare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &follower{r: r, ledger: s.ledger, next: 1}
+}
+
+// ackedFrom lists, in order, the numbers acknowledged and not removed from next on.
+func (g *ledger) ackedFrom(next uint64) []uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(func(yield func(uint64) bool) {
+		for seq := range maps.Keys(g.acked) {
+			if seq >= next && !yield(seq) {
+				return
+			}
+		}
+	})
+}
+
+// poll reads at most n records, and, when there are fewer, at least all that
+// were acknowledged before.
+func (f *follower) poll(t *testing.T, n int) error {
+	t.Helper()
+	promised := f.ledger.ackedFrom(f.next)
+	for rec, err := range f.r.Records(f.next) {
+		if err != nil {
+			return err
+		}
+		if rec.Seq < f.next {
+			t.Fatalf("got record %d again, want %d or higher", rec.Seq, f.next)
+		}
+		f.skip(t, rec.Seq, f.ledger.ackedFrom(f.next))
+		f.ledger.mu.Lock()
+		want, acked := f.ledger.acked[rec.Seq]
+		tried := f.ledger.tried[string(rec.Data)]
+		f.ledger.mu.Unlock()
+		if acked && want != string(rec.Data) || !tried {
+			t.Fatalf("record %d: got %.20q, want %.20q", rec.Seq, rec.Data, want)
+		}
+		f.next = rec.Seq + 1
+		if n--; n == 0 {
+			return nil
+		}
+	}
+	if len(promised) > 0 {
+		f.skip(t, promised[len(promised)-1]+1, promised)
+	}
+	return nil
+}
+
+// skip fails if one of the acknowledged records below seq was not read, unless
+// it was removed since.
+func (f *follower) skip(t *testing.T, seq uint64, acked []uint64) {
+	t.Helper()
+	still := f.ledger.ackedFrom(f.next)
+	for _, a := range acked {
+		if _, ok := slices.BinarySearch(still, a); ok && a >= f.next && a < seq {
+			t.Fatalf("record %d was acknowledged and passed over, behind %d, before %d; damage %v", a, f.next-1, seq, f.r.Damage())
+		}
+	}
+}
+
+func (f *follower) noAlarm(t *testing.T) {
+	t.Helper()
+	for _, d := range f.r.Damage() {
+		if d.Alarm() {
+			t.Errorf("damage reported beside a healthy writer: %v", d)
+		}
+	}
+	f.r.Close()
+}
+
+// deeds are what a writer can do between two file calls of a reader.
+var deeds = []struct {
+	name string
+	do   func(t *testing.T, s *school)
+}{
+	{"one Append", func(t *testing.T, s *school) { s.append(t, 1) }},
+	{"the next segment", func(t *testing.T, s *school) { s.append(t, 4) }},
+	{"three segments", func(t *testing.T, s *school) { s.append(t, 12) }},
+	{"a failed Append, and life on the spare", func(t *testing.T, s *school) {
+		s.append(t, 1)
+		s.mem.fail(func(op, path string) (bool, error) {
+			return op == "write", map[bool]error{true: errDisk}[path == small.Dir || within(path, small.Dir)]
+		})
+		if err := s.ledger.append(s.log, 5, 600); !errors.Is(err, ErrDown) {
+			t.Fatalf("Append on a broken disk: got %v, want ErrDown", err)
+		}
+		synctest.Wait()
+		s.append(t, 6)
+		s.mem.fail(nil)
+		s.append(t, 6)
+		if used := filepath.Dir(s.log.Health().Segment); used != small.Dir {
+			t.Fatalf("records go to %s, want %s again", used, small.Dir)
+		}
+	}},
+	{"all but the last segments removed", func(t *testing.T, s *school) {
+		s.append(t, 9)
+		s.ledger.removeBefore(s.log, s.log.Next())
+		s.append(t, 2)
+	}},
+	{"the oldest segment removed", func(t *testing.T, s *school) {
+		s.append(t, 9)
+		s.ledger.removeBefore(s.log, s.ledger.lowest()+20)
+	}},
+	{"an orderly end and a start", func(t *testing.T, s *school) {
+		s.append(t, 2)
+		s.log.Close()
+		s.open(t)
+		s.append(t, 5)
+	}},
+	{"kill -9 and a start", func(t *testing.T, s *school) {
+		s.append(t, 2)
+		s.kill(t)
+		s.open(t)
+		s.append(t, 5)
+	}},
+	{"kill -9, a start, everything removed", func(t *testing.T, s *school) {
+		s.append(t, 2)
+		s.kill(t)
+		s.open(t)
+		s.append(t, 8)
+		s.ledger.removeBefore(s.log, s.log.Next())
+		s.append(t, 1)
+	}},
+}
+
+// TestAReaderNeverMistakesTimingForDamage lets the writer do each deed ahead of
+// each file call a reader makes, wherever the reader is.
+func TestAReaderNeverMistakesTimingForDamage(t *testing.T) {
+	for _, deed := range deeds {
+		for _, place := range []struct {
+			name string
+			read int // records read before; 0: the reader is opened during the deed
+		}{{"fresh", 0}, {"in the middle of the first segment", 7}, {"in the middle of the second", 22}, {"at the end", 1000}} {
+			t.Run(deed.name+", reader "+place.name, func(t *testing.T) {
+				for n, ran := 1, true; ran && !t.Failed(); n++ {
+					synctest.Test(t, func(t *testing.T) { ran = interleave(t, n, place.read, deed.do) })
+					if t.Failed() {
+						t.Logf("done ahead of the reader's file call %d", n)
+					}
+				}
+			})
+		}
+	}
+}
+
+func interleave(t *testing.T, n, read int, deed func(*testing.T, *school)) (ran bool) {
+	s := openSchool(t)
+	defer func() { s.log.Close() }()
+	s.append(t, 6)
+	var f *follower
+	other := s.follow(t)
+	other.poll(t, 3)
+	if read > 0 {
+		f = s.follow(t)
+		f.poll(t, read)
+	}
+	from := s.calls
+	s.before = func(call int) error {
+		if call == from+n {
+			ran, s.before = true, nil
+			deed(t, s)
+			if err := other.poll(t, 3); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	if f == nil {
+		f = s.follow(t)
+	}
+	for range 2 { // the second time without a deed
+		if err := f.poll(t, 10_000); err != nil {
+			t.Errorf("reading: %v", err)
+		}
+		s.before = nil
+		other.poll(t, 10_000)
+		s.append(t, 1)
+	}
+	f.poll(t, 10_000)
+	f.noAlarm(t)
+	other.noAlarm(t)
+	return ran
+}
+
+func TestInspectNeverMistakesTimingForDamage(t *testing.T) {
+	for _, deed := range deeds {
+		t.Run(deed.name, func(t *testing.T) {
+			for n, ran := 1, true; ran && !t.Failed(); n++ {
+				synctest.Test(t, func(t *testing.T) {
+					s := openSchool(t)
+					defer func() { s.log.Close() }()
+					s.append(t, 6)
+					ran = false
+					s.before = func(call int) error {
+						if call == n {
+							ran, s.before = true, nil
+							deed.do(t, s)
+						}
+						return nil
+					}
+					rep, err := InspectFS(view{s: s}, small.Dir, small.Spare)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, d := range rep.Damages {
+						if d.Alarm() {
+							t.Errorf("done ahead of file call %d: got %v, want no alarm", n, d)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// What cannot be opened because the process has too many files open is there
+// all the same: the reader says so, and goes on where it was.
+func TestTooManyOpenFilesPassNothingOver(t *testing.T) {
+	for n, ran := 1, true; ran && !t.Failed(); n++ {
+		synctest.Test(t, func(t *testing.T) {
+			ran = false
+			s := openSchool(t)
+			defer func() { s.log.Close() }()
+			s.append(t, 2)
+			f := s.follow(t)
+			f.poll(t, 7)
+			s.append(t, 9)
+			from := s.calls
+			s.before = func(call int) error {
+				if call < from+n || call >= from+n+3 {
+					return nil
+				}
+				ran = true
+				return syscall.EMFILE
+			}
+			for range 4 {
+				if err := f.poll(t, 10_000); err != nil && !errors.Is(err, syscall.EMFILE) {
+					t.Errorf("got %v, want that too many files are open", err)
+				}
+			}
+			s.before = nil
+			if err := f.poll(t, 10_000); err != nil {
+				t.Error(err)
+			}
+			f.noAlarm(t)
+			if t.Failed() {
+				t.Logf("from file call %d on", n)
+			}
+		})
+	}
+}
+
+// What is really missing in between is told also when it went while a reader
+// was looking.
+func TestASegmentRemovedByHandUnderAReaderIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 12)
+		f := s.follow(t)
+		f.poll(t, 7)
+		rep, err := InspectFS(s.mem, small.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := rep.Segments[1]
+		s.mem.mu.Lock()
+		delete(s.mem.seen, gone.Path)
+		s.mem.mu.Unlock()
+		for range f.r.Records(f.next) {
+		}
+		want := []Range{{gone.First, gone.Last}}
+		if got := f.r.Missing(); !slices.Equal(got, want) {
+			t.Errorf("missing: got %v, want %v", got, want)
+		}
+	})
+}
+
+// TestReadersBesideAWriterOnDisk is the same without a script: a real disk,
+// segments as small as they may be, one reader in haste and one that comes
+// every now and then.
+func TestReadersBesideAWriterOnDisk(t *testing.T) {
+	for round := range 4 {
+		dir, g := t.TempDir(), newLedger()
+		l, err := Open(Options{Dir: dir, SegmentBytes: segmentBytesMin})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		var readers sync.WaitGroup
+		for _, every := range []uint64{1, uint64(40 + 60*round)} {
+			readers.Go(func() { followOnDisk(t, dir, g, l, every, done) })
+		}
+		for i := range 300 {
+			if err := g.append(l, 1+i%9, 120); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		close(done)
+		readers.Wait()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// followOnDisk polls whenever there are so many records more, and once at the end.
+func followOnDisk(t *testing.T, dir string, g *ledger, l *Log, every uint64, done chan struct{}) {
+	r, err := OpenReader(dir)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	next, polled := uint64(1), uint64(0)
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		end := l.Next()
+		if running && end < polled+every {
+			continue
+		}
+		polled = end
+		for rec, err := range r.Records(next) {
+			if err != nil || rec.Seq != next {
+				t.Errorf("got record %d, %v, want %d; damage %v", rec.Seq, err, next, r.Damage())
+				return
+			}
+			next++
+		}
+		if next < end {
+			t.Errorf("read up to %d, the log was at %d before", next, end)
+		}
+	}
+	if d := r.Damage(); len(d) > 0 {
+		t.Errorf("damage beside a healthy writer: %v", d)
+	}
+	r.Close()
+}
+
+func TestAReaderFollowsAKilledWriterOnDisk(t *testing.T) {
+	dir, acked := t.TempDir(), map[uint64]string{}
+	r, err := OpenReader(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, done, last := map[uint64]string{}, make(chan struct{}), uint64(0)
+	poll := func() {
+		for rec, err := range r.Records(last + 1) {
+			if err != nil || rec.Seq <= last {
+				t.Errorf("got record %d, %v, behind %d", rec.Seq, err, last)
+				return
+			}
+			last = rec.Seq
+			got[rec.Seq] = string(rec.Data)
+		}
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for {
+			select {
+			case <-done:
+				poll()
+				return
+			default:
+				poll()
+			}
+		}
+	})
+	for round := range 4 {
+		maps.Copy(acked, runAndKill(t, dir, 40+80*round))
+	}
+	close(done)
+	reader.Wait()
+	for seq, want := range acked {
+		if got[seq] != want {
+			t.Errorf("record %d: got %q, want %q", seq, got[seq], want)
+		}
+	}
+	if m := r.Missing(); len(m) > 0 {
+		t.Errorf("kills were taken for damage: %v", r.Damage())
+	}
+	r.Close()
+}
