@@ -6,20 +6,19 @@ go 1.26.0
 replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.1
 
 require (
-	github.com/dgraph-io/ristretto/v2 v2.4.2
-	github.com/goccy/go-yaml v1.19.2
-	github.com/klauspost/compress v1.20.3
-	github.com/prometheus/client_golang v1.25.0
-	github.com/valyala/fasthttp v1.77.0
-	github.com/valyala/fastjson v1.6.10
-	github.com/xuri/excelize/v2 v2.11.0
-	github.com/zeebo/xxh3 v1.1.0
-	go.uber.org/goleak v1.3.0
-	golang.org/x/sync v0.24.0
-	golang.org/x/sys v0.49.0
-	golang.org/x/term v0.47.0
-	modernc.org/sqlite v1.60.1
-	pgregory.net/rapid v1.3.0
+	github.com/dgraph-io/ristretto/v2 v2.4.2 // cache: who stays of the long tail in memory
+	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt
+	github.com/klauspost/compress v1.20.3 // gzip for clients who refuse the coding we store
+	github.com/prometheus/client_golang v1.25.0 // /metrics
+	github.com/valyala/fasthttp v1.77.0 // HTTP/1.1 in
+	github.com/valyala/fastjson v1.6.10 // check-in bodies: parsing without reflection or garbage
+	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed
+	go.uber.org/goleak v1.3.0 // tests: nothing is left running
+	golang.org/x/net v0.61.0 // idna: host names in the file
+	golang.org/x/sys v0.49.0 // flock, fallocate, clock state
+	golang.org/x/term v0.47.0 // the demo's progress on a terminal
+	modernc.org/sqlite v1.60.1 // the embedded store, without cgo; v1.60.1 as later ones break go mod tidy here
+	pgregory.net/rapid v1.3.0 // tests: properties
 )
 
 require (
@@ -29,7 +28,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/molecule-man/go-brrr v1.3.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
@@ -47,8 +45,8 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect

@@ -426,5 +426,5 @@ routes:
     origin: lms
 
 log:
-  sample: 50    # access lines per second before only a part is written
+  per_second: 50    # access lines in full; above that, one of a hundred
 `
