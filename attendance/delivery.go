@@ -124,8 +124,7 @@ type Delivery struct {
 	known bool // next and until are
 	next  uint64
 	until uint64
-	bulk  *Bulk    // read and not delivered
-	gap   Position // where records were missing at the last look
+	bulk  *Bulk // read and not delivered
 
 	mu    sync.Mutex // guards stats
 	stats DeliveryStats
@@ -297,51 +296,27 @@ func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Durat
 	}
 }
 
-// looks is how often the journal is looked at for records that are known to be
-// there: a reader may be a look behind the writer.
-const looks = 3
-
-// read adds records to the bulk, as far as there are any; full says that no
-// more belong into it.
+// read adds to the bulk what the journal shows before its end; full says that
+// no more belongs into it. Numbers between are never to come: the journal shows
+// everything below an end that was asked for before.
 func (d *Delivery) read(b *Bulk) (full bool, err error) {
 	end := d.end()
-	from := b.Next
-	for look := 0; look < looks && b.Next == from && !d.full(b) && b.Next < end; look++ {
-		if err := d.look(b, end); err != nil {
-			return false, err
-		}
+	if d.full(b) || b.Next >= end {
+		return d.full(b), nil
 	}
-	return d.full(b), nil
-}
-
-// look adds the records that the journal shows before end.
-func (d *Delivery) look(b *Bulk, end uint64) error {
 	for rec, err := range d.journal(b.Next) {
 		if err != nil {
-			return fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
+			return false, fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
 		}
-		if rec.Seq >= end || !d.follows(b, rec.Seq) {
-			return nil
+		if rec.Seq >= end {
+			break
 		}
 		d.add(b, rec)
 		if d.full(b) || b.Next >= end {
-			return nil
+			break
 		}
 	}
-	return nil
-}
-
-// follows reports whether seq is the next record of the bulk. Records between
-// are missing only when they are missing twice: passed over for good, they
-// would never be delivered, and a reader beside a writer may misjudge what it
-// saw half written. A second look from the same position begins anew.
-func (d *Delivery) follows(b *Bulk, seq uint64) bool {
-	gap := Position{Next: b.Next, Until: seq}
-	if b.Next == 0 || seq == b.Next || gap == d.gap {
-		return true
-	}
-	d.gap = gap
-	return false
+	return d.full(b), nil
 }
 
 func (d *Delivery) full(b *Bulk) bool {

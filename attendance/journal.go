@@ -12,9 +12,9 @@ type Record struct {
 	Data []byte // valid until the next record
 }
 
-// Journal reads records from a position on, as far as there are any, in order;
-// missing ones are skipped. It may be called again for what came since, by one
-// goroutine at a time.
+// Journal reads records from a position on, in order, at least those that were
+// on disk before the call; missing ones are skipped, for good. It may be called
+// again for what came since, by one goroutine at a time.
 type Journal func(from uint64) iter.Seq2[Record, error]
 
 // ReadJournal makes a Journal of a reader, which from then on belongs to it.

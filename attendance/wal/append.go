@@ -211,6 +211,7 @@ func (l *Log) giveUp(records int, err error) error {
 			From: l.next, To: l.next + uint64(records) - 1, Detail: err.Error(),
 		})
 	}
+	l.failed = l.next
 	l.next += uint64(records)
 	l.sealed = append(l.sealed, c)
 	l.cur = nil

@@ -20,7 +20,9 @@
 //     and everything behind it is kept. No *.damaged file is ever removed here.
 //   - Append refuses with ErrFull before the disk is full: no segment is begun
 //     that would pass Max or leave less than Reserve.
-//   - A Reader takes no lock, writes nothing, and follows a log in use.
+//   - A Reader takes no lock, writes nothing, and follows a log in use. However
+//     the two are timed, it yields what was acknowledged before it was asked,
+//     and takes for damage neither what is being written nor what was removed.
 //
 // It does not promise:
 //

@@ -108,7 +108,7 @@ func (l *Log) begin(m *made) {
 	l.idSeed = seed(m.seg.id)
 	l.ends = l.ends[:0]
 	l.mu.Lock()
-	l.anchored = true
+	l.anchored, l.failed = true, 0
 	l.mu.Unlock()
 	l.setState(Opened, nil)
 	l.askNext()

@@ -76,6 +76,7 @@ type Log struct {
 	since    time.Time
 	amber    []string
 	next     uint64
+	failed   uint64     // first number of an Append that failed; 0: none, or its end is on disk
 	number   uint64     // of the segment made last
 	cur      *segment   // in use; nil: none
 	sealed   []*segment // read only from now on, oldest first
@@ -153,12 +154,16 @@ func newLog(opt Options) *Log {
 	return l
 }
 
-// Next is the number the next record will get. Every record below it that was
-// acknowledged is on disk; whoever reads in this process stops here, because
-// what lies behind may be under way.
+// Next is the number the next record will get, if the log is not down. Every
+// record below it that was acknowledged is on disk; whoever reads in this
+// process stops here, because what lies behind may be under way, or belong to
+// an Append that failed and whose segment is not told to end before it yet.
 func (l *Log) Next() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.failed != 0 {
+		return l.failed
+	}
 	return l.next
 }
 

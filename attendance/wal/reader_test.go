@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // school is a journal in use whose readers can be held up before each of
@@ -19,7 +20,7 @@ type school struct {
 	ledger *ledger
 	log    *Log
 	calls  int
-	before func(call int) error // ahead of each file call of a reader; nil: nothing
+	before func(call int, path string) error // ahead of each file call of a reader; nil: nothing
 }
 
 func openSchool(t *testing.T) *school {
@@ -59,12 +60,12 @@ func (s *school) kill(t *testing.T) {
 	s.mem = s.mem.clone()
 }
 
-func (s *school) held() error {
+func (s *school) held(path string) error {
 	s.calls++
 	if s.before == nil {
 		return nil
 	}
-	return s.before(s.calls)
+	return s.before(s.calls, path)
 }
 
 // view is the file system as a reader of the school has it.
@@ -74,29 +75,28 @@ type view struct {
 }
 
 func (v view) List(dir string) ([]string, error) {
-	if err := v.s.held(); err != nil {
+	if err := v.s.held(dir); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
 	return v.s.mem.List(dir)
 }
 
 func (v view) Open(path string, write bool) (File, error) {
-	if err := v.s.held(); err != nil {
+	if err := v.s.held(path); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	f, err := v.s.mem.Open(path, write)
-	return viewFile{f, v.s}, err
+	return viewFile{f, v.s, path}, err
 }
 
 type viewFile struct {
 	File
-	s *school
+	s    *school
+	path string
 }
 
 func (f viewFile) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.s.held(); err != nil && !passing(err) {
-		return 0, err
-	}
+	f.s.held(f.path)
 	return f.File.ReadAt(p, off)
 }
 
@@ -269,7 +269,7 @@ func interleave(t *testing.T, n, read int, deed func(*testing.T, *school)) (ran 
 		f.poll(t, read)
 	}
 	from := s.calls
-	s.before = func(call int) error {
+	s.before = func(call int, _ string) error {
 		if call == from+n {
 			ran, s.before = true, nil
 			deed(t, s)
@@ -305,7 +305,7 @@ func TestInspectNeverMistakesTimingForDamage(t *testing.T) {
 					defer func() { s.log.Close() }()
 					s.append(t, 6)
 					ran = false
-					s.before = func(call int) error {
+					s.before = func(call int, _ string) error {
 						if call == n {
 							ran, s.before = true, nil
 							deed.do(t, s)
@@ -327,6 +327,63 @@ func TestInspectNeverMistakesTimingForDamage(t *testing.T) {
 	}
 }
 
+// TestAHalfWrittenAppendIsNoDamage shows a reader an Append cut off anywhere,
+// which is completed, and followed by the next segments, ahead of any of the
+// reader's file calls.
+func TestAHalfWrittenAppendIsNoDamage(t *testing.T) {
+	const record = frameBytes + 600
+	for _, cut := range []int64{3, frameBytes, 300, record - 1, record, record + 5, 4*record + 100, 5*record - 1} {
+		for n, ran := 1, true; ran && !t.Failed(); n++ {
+			synctest.Test(t, func(t *testing.T) { ran = completeAt(t, n, cut) })
+			if t.Failed() {
+				t.Logf("cut at byte %d, completed ahead of file call %d", cut, n)
+			}
+		}
+	}
+}
+
+func completeAt(t *testing.T, n int, cut int64) (ran bool) {
+	s := openSchool(t)
+	defer func() { s.log.Close() }()
+	s.append(t, 1)
+	f := s.follow(t)
+	f.poll(t, 10_000)
+	path, off, before := s.log.Health().Segment, s.log.off, s.ledger.copy().acked
+	s.append(t, 1)
+	s.mem.mu.Lock()
+	p := s.mem.seen[path].seen[off+cut : s.log.off]
+	hidden := slices.Clone(p)
+	clear(p)
+	s.mem.mu.Unlock()
+	acked := s.ledger.acked
+	s.ledger.acked = before
+	from := s.calls
+	s.before = func(call int, _ string) error {
+		if call == from+n {
+			ran, s.before = true, nil
+			s.mem.mu.Lock()
+			copy(p, hidden)
+			s.mem.mu.Unlock()
+			s.ledger.acked = acked
+			s.append(t, 5)
+		}
+		return nil
+	}
+	f.poll(t, 10_000)
+	rep, err := InspectFS(view{s: s}, small.Dir, small.Spare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Missing) > 0 {
+		t.Errorf("inspect: got missing %v, want none", rep.Missing)
+	}
+	if ran {
+		f.poll(t, 10_000)
+	}
+	f.noAlarm(t)
+	return ran
+}
+
 // What cannot be opened because the process has too many files open is there
 // all the same: the reader says so, and goes on where it was.
 func TestTooManyOpenFilesPassNothingOver(t *testing.T) {
@@ -340,7 +397,7 @@ func TestTooManyOpenFilesPassNothingOver(t *testing.T) {
 			f.poll(t, 7)
 			s.append(t, 9)
 			from := s.calls
-			s.before = func(call int) error {
+			s.before = func(call int, _ string) error {
 				if call < from+n || call >= from+n+3 {
 					return nil
 				}
@@ -362,6 +419,126 @@ func TestTooManyOpenFilesPassNothingOver(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOneFileThatCannotBeOpenedForAMomentIsNotPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 2)
+		f := s.follow(t)
+		f.poll(t, 7)
+		s.append(t, 12)
+		rep, err := InspectFS(s.mem, small.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, seg := range rep.Segments[1:4] {
+			s.before = func(_ int, path string) error {
+				return map[bool]error{true: syscall.EMFILE}[path == seg.Path]
+			}
+			if err := f.poll(t, 10_000); !errors.Is(err, syscall.EMFILE) {
+				t.Errorf("%s: got %v, want that too many files are open", seg.Path, err)
+			}
+		}
+		s.before = nil
+		if err := f.poll(t, 10_000); err != nil {
+			t.Error(err)
+		}
+		f.noAlarm(t)
+	})
+}
+
+func TestADirectoryThatCannotBeListedForAMomentLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 6)
+		f := s.follow(t)
+		f.poll(t, 7)
+		s.mem.fail(func(op, path string) (bool, error) {
+			return false, map[bool]error{true: errDisk}[path == small.Dir || within(path, small.Dir)]
+		})
+		s.ledger.append(s.log, 5, 600)
+		synctest.Wait()
+		s.append(t, 2) // on the spare
+		f.poll(t, 1)
+		s.before = func(_ int, path string) error { return map[bool]error{true: errDisk}[path == small.Dir] }
+		if err := f.poll(t, 10_000); err != nil {
+			t.Error(err)
+		}
+		f.noAlarm(t)
+	})
+}
+
+// An Append that failed is read by nobody once the log went on, also by a
+// reader whose segment was removed with everything that told its end.
+func TestAnUnknownTailIsNotReadFromARemovedSegment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 2)
+		f := s.follow(t)
+		f.poll(t, 7)
+		s.mem.fail(func(op, _ string) (bool, error) { return true, errDisk })
+		s.ledger.append(s.log, 5, 600)
+		s.mem.fail(nil)
+		time.Sleep(2 * ReviveEvery)
+		s.append(t, 8)
+		s.ledger.removeBefore(s.log, s.log.Next()-10)
+		for rec, err := range f.r.Records(f.next) {
+			if _, ok := s.ledger.acked[rec.Seq]; !ok {
+				t.Errorf("got record %d, %v, which was not acknowledged", rec.Seq, err)
+			}
+		}
+		f.noAlarm(t)
+	})
+}
+
+// Who stops at Next reads no failed Append, before the log lives again or after.
+func TestNextKeepsReadersFromAFailedAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 2)
+		f := s.follow(t)
+		s.mem.fail(func(op, _ string) (bool, error) { return true, errDisk })
+		s.ledger.append(s.log, 5, 600)
+		for range 2 {
+			end := s.log.Next()
+			for rec := range f.r.Records(1) {
+				if _, ok := s.ledger.acked[rec.Seq]; !ok && rec.Seq < end {
+					t.Errorf("log %v: record %d was not acknowledged, and Next is %d", s.log.Health().State, rec.Seq, end)
+				}
+			}
+			s.mem.fail(nil)
+			time.Sleep(2 * ReviveEvery)
+			s.append(t, 1)
+		}
+	})
+}
+
+// A reader that saw zeros at the end looks behind them once the end is known.
+func TestWhatLiesBehindDamageIsReadBesideAWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openSchool(t)
+		defer func() { s.log.Close() }()
+		s.append(t, 1)
+		f := s.follow(t)
+		f.poll(t, 10_000)
+		f.poll(t, 10_000)
+		path, off, next := s.log.Health().Segment, s.log.off, s.log.Next()
+		s.append(t, 4)
+		s.mem.mu.Lock()
+		clear(s.mem.seen[path].seen[off : off+frameBytes])
+		s.mem.mu.Unlock()
+		for range f.r.Records(f.next) {
+		}
+		want := []Range{{next, next}}
+		if got := f.r.Missing(); !slices.Equal(got, want) {
+			t.Errorf("missing: got %v, want %v", got, want)
+		}
+	})
 }
 
 // What is really missing in between is told also when it went while a reader
