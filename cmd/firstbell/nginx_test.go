@@ -50,7 +50,7 @@ http {
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
   default_type application/octet-stream;
-  types {text/html html; application/javascript js;}
+  types {text/html html; application/javascript js; image/svg+xml svg;}
   gzip on;
   gzip_proxied any; # without it nginx sends plain text to whoever sends Via
   gzip_types application/javascript;
