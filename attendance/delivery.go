@@ -116,9 +116,13 @@ type Delivery struct {
 	bulkMax    int
 	gather     time.Duration
 
-	head  atomic.Uint64 // the position that Notify heard of last
-	kick  chan struct{} // Notify: there is more
-	retry chan struct{} // Retry: do not wait any longer
+	head atomic.Uint64 // the position that Notify heard of last
+	kick chan struct{} // Notify: there is more
+
+	// wanted is the position that Run waits for: waking it for every append
+	// while a bulk gathers would cost more than the delivery.
+	wanted atomic.Uint64
+	retry  chan struct{} // Retry: do not wait any longer
 
 	// Used only by Run and Drain.
 	known bool // next and until are
@@ -166,7 +170,9 @@ func NewDelivery(c DeliveryConfig) *Delivery {
 // Notify says that the journal has records up to next. It never blocks.
 func (d *Delivery) Notify(next uint64) {
 	d.head.Store(next)
-	poke(d.kick)
+	if next >= d.wanted.Load() {
+		poke(d.kick)
+	}
 }
 
 // Retry ends a pause after a failure, such as when the configuration has been
@@ -285,7 +291,10 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Duration) {
 	t := time.NewTimer(gather)
 	defer t.Stop()
-	for d.head.Load() < b.First+uint64(d.bulkMax) {
+	enough := b.First + uint64(d.bulkMax)
+	d.wanted.Store(enough)
+	defer d.wanted.Store(0)
+	for d.head.Load() < enough {
 		select {
 		case <-d.kick:
 		case <-t.C:
