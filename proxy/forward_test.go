@@ -249,6 +249,9 @@ func TestDateIsTheOrigins(t *testing.T) {
 			}
 			time.Sleep(7 * time.Second)
 		}
+		if got := g.raw("GET /a/.. HTTP/1.1\r\nHost: school.example\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 400 Bad Request\r\n") {
+			t.Errorf("a refusal begins with %.40q", got)
+		}
 		if got := g.raw("GET /l HTTP/1.1\r\nHost: school.example\r\nIf-Modified-Since: " + date + "\r\nConnection: close\r\n\r\n"); strings.Contains(got, "Content-Length") {
 			t.Errorf("a 304 names a length of its own: %q", got)
 		}

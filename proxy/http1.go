@@ -298,6 +298,7 @@ func setDate(to *fasthttp.ResponseHeader, fields field.List) {
 			return // no field value: better no Date than a broken head
 		}
 		d.head.Del("Content-Length")
+		d.head.SetStatusMessage(nil) // the status says it
 		d.head.SetNoDefaultContentType(true)
 		lastDated.Store(d)
 	}
