@@ -33,8 +33,9 @@ func NewGroup[V any]() *Group[V] {
 
 // A Flight is one piece of work under way for everybody who joined it.
 type Flight[V any] struct {
-	group *Group[V]
-	key   string
+	group  *Group[V]
+	key    string
+	shared bool // guarded by the shard's mu
 
 	published chan struct{} // closed by Publish, after value is set
 	once      sync.Once
@@ -49,6 +50,7 @@ func (g *Group[V]) Join(key []byte) (f *Flight[V], leader bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f, ok := s.flights[string(key)]; ok {
+		f.shared = true
 		return f, false
 	}
 	f = &Flight[V]{group: g, key: string(key), published: make(chan struct{})}
@@ -82,6 +84,14 @@ func (g *Group[V]) shard(key []byte) *shard[V] {
 
 // Key returns the key that the flight was begun for.
 func (f *Flight[V]) Key() string { return f.key }
+
+// Shared reports whether anybody but its leader has joined the flight by now.
+func (f *Flight[V]) Shared() bool {
+	s := f.group.shard([]byte(f.key))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f.shared
+}
 
 // Publish tells everybody who joined, now or later, what the flight brings.
 // Only the first call counts.

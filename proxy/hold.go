@@ -9,10 +9,13 @@ import (
 )
 
 const (
-	// An origin's failure answers everybody who asks for the same within this
-	// time: long enough that a thousand reloads are one question, short enough
-	// that nobody sees an error of long ago. Spread, so that keys which failed
-	// together are not asked for together again.
+	// An origin's failure that met several, or followed upon another, answers
+	// everybody who asks for the same within this time: long enough that a
+	// thousand reloads are one question, short enough that nobody sees an error
+	// of long ago. Spread, so that keys which failed together are not asked for
+	// together again. What one client met once is asked for again at once: an
+	// error without freshness of its own is not to be kept (RFC 9111 section
+	// 4.2.2), and nobody but a crowd is worth the exception.
 	holdMin, holdMax = 500 * time.Millisecond, 1500 * time.Millisecond
 	// holdsMax bounds the table; beyond it failures are not held.
 	holdsMax = 4096
@@ -26,17 +29,21 @@ type holds struct {
 
 type hold struct {
 	until  time.Time
+	again  bool // it answers; otherwise the next failure will
 	status int
 	err    error
 }
 
-// find returns the hold for the key, or nil.
+// find returns the hold that answers for the key, or nil.
 func (h *holds) find(key []byte, now time.Time) *hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	held := h.all[string(key)]
 	if held != nil && !now.Before(held.until) {
 		delete(h.all, string(key))
+		return nil
+	}
+	if held == nil || !held.again {
 		return nil
 	}
 	return held
@@ -60,7 +67,12 @@ func (p *Proxy) hold(f *coalesce.Flight[*landing], l *landing) {
 			}
 		}
 	}
-	if len(h.all) < holdsMax {
-		h.all[f.Key()] = &hold{until: now.Add(holdMin + rand.N(holdMax-holdMin)), status: l.status, err: l.err}
+	before := h.all[f.Key()]
+	if before != nil || len(h.all) < holdsMax {
+		h.all[f.Key()] = &hold{
+			until:  now.Add(holdMin + rand.N(holdMax-holdMin)),
+			again:  f.Shared() || before != nil && now.Before(before.until),
+			status: l.status, err: l.err,
+		}
 	}
 }
