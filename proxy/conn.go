@@ -48,8 +48,12 @@ type clientConn struct {
 	ended   bool   // the client sends no more
 	phase   phase
 	timed   bool      // in phaseHead: the head's time limit is set
+	ahead   bool      // answers may wait in fasthttp's buffer for those of requests sent in advance
 	readBy  time.Time // the read deadline in force
 	writeBy time.Time // the write deadline in force
+
+	headWhole bool // the last read ended as a request's head does
+	unsure    bool // of some request it is not known whether another came right behind it
 }
 
 // phase says what a connection's next read waits for.
@@ -76,6 +80,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.Conn.Read(p)
+	c.heard(p[:n])
 	if n > 0 && c.phase == phaseIdle {
 		c.phase, c.began, c.timed = phaseHead, true, false
 	}

@@ -34,6 +34,7 @@ type exchange struct {
 	note  note        // what Cache-Status will say
 
 	request cache.Request // what the cache is asked; set by ask
+	relayed *relay        // informational responses on their way here, or nil
 
 	// Told to the access log and the counters.
 	status  int
@@ -45,8 +46,11 @@ type exchange struct {
 }
 
 // responder is what a protocol can do with an answer. Exactly one of its
-// methods is called for an exchange, once.
+// methods but inform is called for an exchange, once.
 type responder interface {
+	// inform passes an informational response on at once, where the client's
+	// protocol has them. It is called before the others, never at the same time.
+	inform(status int, fields field.List)
 	// stored answers with a stored response. The note is written behind its
 	// fields. Nothing is copied of the body.
 	stored(x *exchange, s *cache.Stored)

@@ -88,6 +88,7 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 			p.begin(f, x, found.Stored, true)
 		}
 		l, err := f.Wait(p.life)
+		x.endRelay()
 		if err != nil {
 			p.originProblem(x, 0, err)
 			return
@@ -209,6 +210,9 @@ func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stor
 	}
 	if old != nil {
 		plan.send.Fields = old.Validators(plan.send.Fields)
+	}
+	if read {
+		plan.send.OnInformational = x.relay()
 	}
 	p.counters.flights.Add(1)
 	p.work.Go(func() { p.fetch(f, plan) })

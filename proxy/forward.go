@@ -71,6 +71,8 @@ func (x *exchange) outbound() *origin.Request {
 		Body:          x.body,
 		ContentLength: x.length,
 		StopBody:      x.stopBody,
+
+		OnInformational: x.inform,
 	}
 	r.Fields = x.endToEnd(x.fields, func(name []byte) bool {
 		return x.anonymous() && personal(string(name))

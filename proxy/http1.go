@@ -89,6 +89,8 @@ func (s *http1) handle(ctx *fasthttp.RequestCtx) {
 	h := h1s.Get().(*h1)
 	h.ctx, h.server = ctx, s
 	if h.conn, _ = ctx.Conn().(*clientConn); h.conn != nil {
+		length := ctx.Request.Header.ContentLength()
+		h.conn.asked(length > 0 || length == -1)
 		h.conn.phase = phaseContent
 	}
 	defer h.handled()
