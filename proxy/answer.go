@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -21,7 +20,8 @@ func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 		return
 	}
 	coded := s.Fields.Has("Content-Encoding")
-	if !coded && x.fields.Peek("Range") != nil && x.method == "GET" && s.Status == 200 && p.answerRange(x, s) {
+	if part := askedPart(x, s, int64(len(s.Body))); part.verdict != rangeIgnored {
+		p.answerPart(x, withAge(s.Fields, x), part, &pieceSource{piece: s.Body[part.from:part.to]})
 		return
 	}
 	if coded && !acceptsGzip(x.fields) && isGzip(s.Fields) {
@@ -49,105 +49,6 @@ func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored) {
 		kept = withAge(kept, x)
 	}
 	x.out.send(x, 304, kept, nil)
-}
-
-// answerRange answers with one part of a stored response (RFC 9110 section
-// 14). It returns false when the whole is to be sent: several parts, a unit
-// that is not bytes, an If-Range that no longer holds.
-func (p *Proxy) answerRange(x *exchange, s *cache.Stored) bool {
-	if condition := x.fields.Peek("If-Range"); condition != nil && !ifRange(condition, s.Fields) {
-		return false
-	}
-	size := int64(len(s.Body))
-	from, to, verdict := readRange(x.fields.Peek("Range"), size)
-	switch verdict {
-	case rangeIgnored:
-		return false
-	case rangeUnsatisfiable:
-		p.problem(x, 416, "the content has "+strconv.FormatInt(size, 10)+" bytes",
-			field.List{{Name: "Content-Range", Value: "bytes */" + strconv.FormatInt(size, 10)}})
-		return true
-	}
-	fields := append(withAge(s.Fields, x), field.Field{
-		Name:  "Content-Range",
-		Value: "bytes " + strconv.FormatInt(from, 10) + "-" + strconv.FormatInt(to-1, 10) + "/" + strconv.FormatInt(size, 10),
-	})
-	x.out.stream(x, 206, fields, to-from, &pieceSource{piece: s.Body[from:to]})
-	return true
-}
-
-// ifRange reports whether an If-Range holds: a strong entity tag, or the very
-// date of Last-Modified (RFC 9110 section 13.1.5).
-func ifRange(condition []byte, of field.List) bool {
-	if bytes.HasPrefix(condition, []byte(`"`)) {
-		return string(condition) == of.Get("ETag")
-	}
-	modified := of.Get("Last-Modified")
-	return modified != "" && modified == string(condition)
-}
-
-type rangeVerdict uint8
-
-const (
-	rangeIgnored rangeVerdict = iota
-	rangeGiven
-	rangeUnsatisfiable
-)
-
-// readRange reads a Range field of one range; to is exclusive.
-func readRange(value []byte, size int64) (from, to int64, verdict rangeVerdict) {
-	spec, ok := bytes.CutPrefix(value, []byte("bytes="))
-	if !ok || bytes.IndexByte(spec, ',') >= 0 {
-		return 0, 0, rangeIgnored
-	}
-	first, last, ok := strings.Cut(strings.Trim(string(spec), " \t"), "-")
-	if !ok {
-		return 0, 0, rangeIgnored
-	}
-	from, to = -1, size
-	if first != "" {
-		if from, ok = readOffset(first); !ok {
-			return 0, 0, rangeIgnored
-		}
-	}
-	if last != "" {
-		n, ok := readOffset(last)
-		switch {
-		case !ok || from > n:
-			return 0, 0, rangeIgnored
-		case from < 0: // the last n bytes
-			from = max(0, size-n)
-			if n == 0 {
-				return 0, 0, rangeUnsatisfiable
-			}
-		case n < size:
-			to = n + 1
-		}
-	} else if from < 0 {
-		return 0, 0, rangeIgnored
-	}
-	if from >= size {
-		return 0, 0, rangeUnsatisfiable
-	}
-	return from, to, rangeGiven
-}
-
-// readOffset reads digits; what exceeds 18 of them is past every end.
-func readOffset(s string) (int64, bool) {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-	}
-	s = strings.TrimLeft(s, "0")
-	if s == "" {
-		return 0, true
-	}
-	if len(s) > 18 {
-		return 1 << 62, true
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
 }
 
 // sendCoded streams a response, decoded for a client that refuses the coding

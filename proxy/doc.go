@@ -5,7 +5,8 @@
 // It promises that every request has one reading: route, cache key and what
 // the origin is asked use the same bytes. A response is shared between clients
 // only after its header section proved that it may be. A message cut off by
-// either side is never passed on as complete. A check-in never waits behind
+// either side is never passed on as complete; one that many share is resumed
+// where its origin cut it, if that can be done without doubt. A check-in never waits behind
 // anything but the disk. Every wait, queue and body has a bound, and the bound
 // has an answer.
 //
@@ -13,5 +14,6 @@
 // (package attendance) or how an origin is spoken to (package proxy/origin).
 // HTTP library types stay in http1.go; everything else sees an exchange.
 //
-// Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch.
+// Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch;
+// touchdown.content begins what resumes.
 package proxy

@@ -71,18 +71,22 @@ func (x *exchange) variantKey(vary []string) []byte {
 }
 
 // forwardCollapsed joins the flight for the request, or begins it, and answers
-// with what it brings.
+// with what it brings. A request for less than the whole begins none: without
+// one under way it goes alone.
 func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
-	key := x.flightKey(found)
-	if hold := p.holds.find(key, x.arrived); hold != nil && found.Stored == nil {
+	key, whole := x.flightKey(found), x.method == "GET" && x.fields.Peek("Range") == nil
+	if hold := p.holds.find(key, x.arrived); hold != nil && found.Stored == nil && whole {
 		x.note.collapsed = true
 		p.originProblem(x, hold.status, hold.err)
 		return
 	}
 	for range joinsMax {
-		f, leader := p.flights.Join(key)
-		if leader && p.landedMeanwhile(f, x) {
+		f, leader := p.join(key, whole)
+		if (f == nil || leader) && p.landedMeanwhile(f, x) {
 			return
+		}
+		if f == nil {
+			break
 		}
 		if leader {
 			p.begin(f, x, found.Stored, true)
@@ -103,19 +107,43 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 		}
 		break
 	}
-	x.note.collapsed = false
-	p.forward(x, outcomeUncacheable)
+	x.note.collapsed, x.note.stored = false, false
+	if !whole {
+		p.forwardAlone(x)
+		return
+	}
+	p.forwardUncacheable(x, found)
 }
 
-// landedMeanwhile answers a leader whose response was stored between its
-// look-up and its flight's beginning, and ends the flight.
+// join finds the flight for the key. There is none where whole is false and
+// none is under way.
+func (p *Proxy) join(key []byte, whole bool) (f *coalesce.Flight[*landing], leader bool) {
+	if !whole {
+		return p.flights.Find(key), false
+	}
+	return p.flights.Join(key)
+}
+
+// forwardAlone passes on a request for less than the whole: a phone that seeks
+// in a film must not have all of it fetched, nor wait for it.
+func (p *Proxy) forwardAlone(x *exchange) {
+	if x.method == "GET" {
+		x.note.detail = "range"
+	}
+	p.forward(x, outcomeBypass)
+}
+
+// landedMeanwhile answers a request whose response was stored since its
+// look-up, and ends the flight, if it has begun one.
 func (p *Proxy) landedMeanwhile(f *coalesce.Flight[*landing], x *exchange) bool {
 	found := p.cache.Lookup(&x.request, x.route.Cache, time.Now())
 	if found.Outcome != cache.Hit {
 		return false
 	}
-	f.Publish(&landing{fresh: found.Stored})
-	f.Land()
+	if f != nil {
+		f.Publish(&landing{fresh: found.Stored})
+		f.Land()
+	}
 	x.note = note{}
 	x.note.found(&found)
 	p.answerStored(x, found.Stored, outcomeHit)
@@ -171,6 +199,15 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 		p.answerNotModified(x, l.head)
 		return true
 	}
+	fields := x.aged(l.head, leader)
+	if x.method == "HEAD" {
+		p.sendCoded(x, l.head.Status, fields, l.length, &pieceSource{})
+		return true
+	}
+	part := askedPart(x, l.head, l.length)
+	if part.from > l.body.Size()+p.window {
+		return false // by itself it is there sooner
+	}
 	r := l.mine
 	if !leader {
 		var err error
@@ -178,7 +215,11 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 			return false // its beginning is gone
 		}
 	}
-	p.sendCoded(x, l.head.Status, l.head.Fields, l.length, r)
+	if part.verdict != rangeIgnored {
+		p.answerPart(x, fields, part, &partSource{from: r, skip: part.from, left: part.to - part.from})
+		return true
+	}
+	p.sendCoded(x, l.head.Status, fields, l.length, r)
 	return true
 }
 
@@ -337,6 +378,9 @@ func (t *touchdown) freshened() (handedOver bool) {
 	plan := t.plan
 	s, ok := t.p.cache.Freshen(plan.old, &plan.request, plan.route.Cache, t.res.Fields, t.requestTime, t.responseTime)
 	if ok {
+		if s.Verdict.LearnUncacheable {
+			t.p.cache.MarkUncacheable(&plan.request, uncacheableFor)
+		}
 		t.publish(&landing{fresh: s})
 		return false
 	}
@@ -360,7 +404,8 @@ func (t *touchdown) freshened() (handedOver bool) {
 // the next look-up will hit.
 func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	p, plan, res := t.p, t.plan, t.res
-	defer res.Body.Close()
+	content := t.content()
+	defer content.Close()
 	keep := plan.route.Cache.MaxObjectBytes
 	if keep <= 0 {
 		keep = keepBytesMax
@@ -387,7 +432,7 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	} else {
 		t.publish(l)
 	}
-	if err := body.Fill(res.Body); err != nil {
+	if err := body.Fill(content); err != nil {
 		p.counters.flightsBroken.Add(1)
 		return
 	}

@@ -52,12 +52,9 @@ func (p *Proxy) miss(x *exchange, found *cache.Found) {
 		x.outcome = outcomeRefused
 		p.problem(x, 504, "this is not stored, and the request wants nothing else (only-if-cached)", nil)
 	case found.Uncacheable:
-		p.forward(x, outcomeUncacheable)
-	case x.fields.Peek("Range") != nil:
-		x.note.detail = "range"
-		p.forward(x, outcomeBypass)
-	case x.method == "HEAD" && p.flights.Find(x.flightKey(found)) == nil:
-		p.forward(x, outcomeBypass) // HEAD begins no flight: it brings no body
+		p.forwardUncacheable(x, found)
+	case x.method == "GET" && x.fields.Peek("Range") != nil && !x.wantsOnePart():
+		p.forwardAlone(x)
 	default:
 		p.forwardCollapsed(x, found)
 	}
@@ -73,23 +70,28 @@ func (x *exchange) ask() {
 // it will be sent, so that two keys are equal only where the requests are. The
 // parts hold no spaces.
 func (x *exchange) cacheKey() []byte {
-	k := append(x.scratch[1][:0], x.scheme...)
+	x.scratch[1] = x.appendKey(x.scratch[1][:0], x.route, x.target)
+	return x.scratch[1]
+}
+
+// appendKey appends the primary key of a target at x's authority.
+func (x *exchange) appendKey(k []byte, rt *Route, t target) []byte {
+	k = append(k, x.scheme...)
 	k = append(k, ' ')
 	k = appendLower(k, x.authority)
 	k = append(k, ' ')
-	k = append(k, x.target.path...)
-	if x.target.query != nil {
-		if ignore := x.route.IgnoreQuery; len(ignore) == 0 {
-			k = append(append(k, '?'), x.target.query...)
+	k = append(k, t.path...)
+	if t.query != nil {
+		if ignore := rt.IgnoreQuery; len(ignore) == 0 {
+			k = append(append(k, '?'), t.query...)
 		} else {
 			mark := len(k)
-			k = dropParameters(append(k, '?'), x.target.query, ignore)
+			k = dropParameters(append(k, '?'), t.query, ignore)
 			if len(k) == mark+1 {
 				k = k[:mark] // nothing is left of the query
 			}
 		}
 	}
-	x.scratch[1] = k
 	return k
 }
 

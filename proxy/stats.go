@@ -41,10 +41,11 @@ func (o outcome) String() string { return outcomeNames[o] }
 type counters struct {
 	stripes [stripes]stripe
 
-	flights       atomic.Int64
-	flightsBroken atomic.Int64
-	panics        atomic.Int64
-	unreadable    atomic.Int64
+	flights        atomic.Int64
+	flightsBroken  atomic.Int64
+	flightsResumed atomic.Int64
+	panics         atomic.Int64
+	unreadable     atomic.Int64
 }
 
 const stripes = 8
@@ -78,16 +79,17 @@ func (c *counters) malformed(int) { c.unreadable.Add(1) }
 
 // Stats are counts since the proxy was made.
 type Stats struct {
-	Outcomes      map[string]int64 // by outcome: hit, miss, collapsed, check-in, …
-	Statuses      [6]int64         // by the first digit of the status
-	SentBytes     int64            // content sent
-	Latency       []LatencyBucket
-	LatencySum    time.Duration
-	Flights       int64 // begun
-	FlightsNow    int
-	FlightsBroken int64 // ended without a whole body
-	Panics        int64
-	Unreadable    int64 // connections that sent no HTTP request
+	Outcomes       map[string]int64 // by outcome: hit, miss, collapsed, check-in, …
+	Statuses       [6]int64         // by the first digit of the status
+	SentBytes      int64            // content sent
+	Latency        []LatencyBucket
+	LatencySum     time.Duration
+	Flights        int64 // begun
+	FlightsNow     int
+	FlightsBroken  int64 // ended without a whole body
+	FlightsResumed int64 // times that a body cut off by the origin was continued
+	Panics         int64
+	Unreadable     int64 // connections that sent no HTTP request
 }
 
 // LatencyBucket counts exchanges that took less than Below.
@@ -100,13 +102,14 @@ type LatencyBucket struct {
 func (p *Proxy) Stats() Stats {
 	c := &p.counters
 	st := Stats{
-		Outcomes:      make(map[string]int64, outcomes),
-		Latency:       make([]LatencyBucket, latencyBuckets),
-		Flights:       c.flights.Load(),
-		FlightsNow:    p.flights.Len(),
-		FlightsBroken: c.flightsBroken.Load(),
-		Panics:        c.panics.Load(),
-		Unreadable:    c.unreadable.Load(),
+		Outcomes:       make(map[string]int64, outcomes),
+		Latency:        make([]LatencyBucket, latencyBuckets),
+		Flights:        c.flights.Load(),
+		FlightsNow:     p.flights.Len(),
+		FlightsBroken:  c.flightsBroken.Load(),
+		FlightsResumed: c.flightsResumed.Load(),
+		Panics:         c.panics.Load(),
+		Unreadable:     c.unreadable.Load(),
 	}
 	for i := range st.Latency {
 		st.Latency[i].Below = time.Microsecond << i

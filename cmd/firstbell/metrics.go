@@ -43,6 +43,7 @@ var (
 	mFlights     = counter("proxy_flights_total", "Fetches that several clients could share.")
 	mFlightsNow  = gauge("proxy_flights", "Fetches under way that several clients can share.")
 	mFlightsBad  = counter("proxy_flights_broken_total", "Fetches that ended without a whole body.")
+	mResumed     = counter("proxy_flights_resumed_total", "Times that a body cut off by the origin was continued by a range request.")
 	mPanics      = counter("proxy_panics_total", "Exchanges lost to a mistake in firstbell.")
 	mUnreadable  = counter("proxy_unreadable_connections_total", "Connections that sent what is no HTTP request.")
 	mLookups     = counter("cache_lookups_total", "Look-ups, by outcome.", "outcome")
@@ -143,6 +144,7 @@ func collectProxy(ch chan<- prometheus.Metric, s *server) {
 	mFlights.send(ch, float64(p.Flights))
 	mFlightsNow.send(ch, float64(p.FlightsNow))
 	mFlightsBad.send(ch, float64(p.FlightsBroken))
+	mResumed.send(ch, float64(p.FlightsResumed))
 	mPanics.send(ch, float64(p.Panics))
 	mUnreadable.send(ch, float64(p.Unreadable))
 }

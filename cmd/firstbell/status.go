@@ -34,9 +34,10 @@ type configStatus struct {
 }
 
 type flightStatus struct {
-	Begun  int64 `json:"begun"`
-	Now    int   `json:"now"`
-	Broken int64 `json:"broken"`
+	Begun   int64 `json:"begun"`
+	Now     int   `json:"now"`
+	Broken  int64 `json:"broken"`
+	Resumed int64 `json:"resumed"`
 }
 
 type cacheStatus struct {
@@ -132,7 +133,7 @@ func (s *server) report() *statusReport {
 			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
-		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken},
+		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed},
 		Origins: []originStatus{},
 	}
 	c := s.cache.Stats()
