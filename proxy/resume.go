@@ -94,6 +94,7 @@ func (r *resuming) request() *origin.Request {
 	plan := r.t.plan
 	fields := plan.request.Fields.(field.List) // as begin made it, without preconditions
 	send := *plan.send
+	send.OnInformational = nil // it was the starter's, who has the final response's head by now
 	send.Fields = append(fields[:len(fields):len(fields)],
 		field.Field{Name: "Range", Value: "bytes=" + strconv.FormatInt(r.got, 10) + "-"},
 		field.Field{Name: "If-Range", Value: r.etag},

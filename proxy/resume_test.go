@@ -98,6 +98,21 @@ func TestReadersDoNotNoticeThatTheOriginDied(t *testing.T) {
 	}
 }
 
+// TestNothingOfTheSecondHeadIsPassedOn: the readers have had a head.
+func TestNothingOfTheSecondHeadIsPassedOn(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		content := film(1000)
+		g, _ := newRawGate(t, cached(cache.Policy{}), cuts(cutHead(1000, ""), content[:400]), func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+			goesOn(content, 400, 1000, "X-Second: yes\r\n")(c)
+		})
+		got := g.raw("GET /l HTTP/1.1\r\nHost: school.example\r\nConnection: close\r\n\r\n")
+		if head, body, _ := strings.Cut(got, "\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 200 OK\r\n") || strings.Contains(head, "X-Second") || body != content {
+			t.Errorf("got %q and %d bytes, want the first head and the whole content", head, len(body))
+		}
+	})
+}
+
 // TestACodedBodyIsResumedAsItWasSent cuts within the coding, which some readers
 // refuse.
 func TestACodedBodyIsResumedAsItWasSent(t *testing.T) {
