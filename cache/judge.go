@@ -74,15 +74,17 @@ func (v *Verdict) fresh() bool { return !v.validate && v.Lifetime > v.Age }
 // it but asks for the same key and variant: a follower in a flight, or a later
 // look-up. A request with Authorization needs the permission of RFC 9111
 // section 3.5, one with Cookie a lifetime stated by the response itself, just
-// as if it had brought the response; on an anonymous route nobody is asked.
+// as if it had brought the response. What needs validation at every use answers
+// neither, as a 304 says that a page has not changed, not whose page it is. On
+// an anonymous route nobody is asked.
 func (v *Verdict) MayAnswer(r *Request, p *Policy) bool {
 	switch {
 	case p.Anonymous:
 		return true
-	case !v.permitted && r.Fields.Peek("Authorization") != nil:
+	case r.Fields.Peek("Authorization") != nil && (!v.permitted || v.validate):
 		return false
 	}
-	return v.explicit || r.Fields.Peek("Cookie") == nil
+	return v.explicit && !v.validate || r.Fields.Peek("Cookie") == nil
 }
 
 // asked is what Judge reads in the field section of a request.
@@ -121,7 +123,8 @@ func readAsked(f field.Fields) asked {
 // Two rules are stricter than the RFC. A response with Set-Cookie is neither
 // shared nor stored. A response to a request with Cookie or Authorization is,
 // unless the route is anonymous, only when it states a freshness lifetime
-// above zero itself (and for Authorization what section 3.5 asks for);
+// above zero itself, which no-cache takes back (and for Authorization what
+// section 3.5 asks for);
 // default_ttl and heuristics never apply to it.
 func Judge(r *Request, p *Policy, status int, res field.Fields, requestTime, responseTime time.Time) Verdict {
 	h := readHead(res)
@@ -236,7 +239,7 @@ func (c *directives) stale(own delta, route time.Duration) time.Duration {
 
 // worthStoring returns why a response that may be stored is not, or "".
 func (v *Verdict) worthStoring(p *Policy, status int, h *head, a *asked, c *directives) string {
-	if a.credentialed(p) && (!v.explicit || v.Lifetime <= 0) {
+	if a.credentialed(p) && (!v.explicit || v.Lifetime <= 0 || v.validate) {
 		return "credentials"
 	}
 	if !v.explicit && !c.public && !heuristicStatus(status) {
