@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"firstbell/cache"
+	"firstbell/proxy/field"
 )
 
 // note is what the Cache-Status field (RFC 9211) will say of an exchange. The
@@ -34,6 +35,17 @@ func (n *note) found(f *cache.Found) {
 // age appends the value of the Age field: whole seconds.
 func (n *note) age(dst []byte) []byte {
 	return strconv.AppendInt(dst, int64(n.ages/time.Second), 10)
+}
+
+// aged are the fields of s as they are passed on while s arrives: with its age
+// where that is known to the second, or where s came for another (RFC 9111
+// section 5.1).
+func (x *exchange) aged(s *cache.Stored, first bool) field.List {
+	x.note.ages = s.Age(time.Now())
+	if first && x.note.ages < time.Second {
+		return s.Fields
+	}
+	return withAge(s.Fields, x)
 }
 
 // append appends the value of the Cache-Status field, or nothing.
