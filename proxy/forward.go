@@ -33,7 +33,7 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		p.originProblem(x, 0, err)
 		return
 	}
-	p.invalidate(x, res.Status)
+	p.invalidate(x, res.Status, res.Fields)
 	if x.anonymous() {
 		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
 	}
@@ -45,19 +45,6 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as outcome) {
 	x.outcome = as
 	p.sendCoded(x, res.Status, res.Fields, res.ContentLength, &originBody{body: res.Body, done: done})
-}
-
-// invalidate drops what is stored under the target of a request that may have
-// changed it (RFC 9111 section 4.4).
-func (p *Proxy) invalidate(x *exchange, status int) {
-	if x.route.Cache == nil || status >= 400 || safe(x.method) {
-		return
-	}
-	p.cache.Invalidate(x.request.Key)
-}
-
-func safe(method string) bool {
-	return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "TRACE"
 }
 
 func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cache.Anonymous }
