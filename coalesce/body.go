@@ -30,7 +30,15 @@ type Limits struct {
 	Keep     int64         // the whole body is held up to this many bytes
 	Window   int64         // beyond Keep, this much is held for the slowest reader
 	Patience time.Duration // beyond Keep, how long slow readers may hold up others in all
+
+	// Allow is asked before more than the first MiB is held, in growing steps,
+	// whether so many bytes more may be; a no makes what is held then the Keep.
+	// Nil allows everything. It is called with the body locked.
+	Allow func(bytes int64) bool
 }
+
+// keepFree is what every body may hold without asking.
+const keepFree = 1 << 20
 
 // A Body grows while it is read. One goroutine fills it; any number read it,
 // each through a Reader of its own.
@@ -49,6 +57,7 @@ type Body struct {
 	windowed bool          // grew beyond Keep: the beginning may be gone
 	moved    chan struct{} // closed when a reader moved while the writer waits; nil when it does not
 	held     time.Duration // how long slow readers have held up others
+	allowed  int64         // of limits.Keep, what may be held without asking again
 	idle     func()        // called, unlocked, when the last reader leaves before the end
 }
 
@@ -147,7 +156,7 @@ func (b *Body) wakeLocked() {
 func (b *Body) pace() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.size <= b.limits.Keep {
+	if b.keepLocked() {
 		return nil
 	}
 	b.windowed = true
@@ -163,6 +172,19 @@ func (b *Body) pace() error {
 			b.detachLocked()
 		}
 	}
+}
+
+// keepLocked reports whether all of the body may be held.
+func (b *Body) keepLocked() bool {
+	for b.size > b.allowed && b.allowed < b.limits.Keep {
+		step := min(max(b.allowed, keepFree), b.limits.Keep-b.allowed)
+		if b.allowed > 0 && b.limits.Allow != nil && !b.limits.Allow(step) {
+			b.limits.Keep = b.allowed
+			break
+		}
+		b.allowed += step
+	}
+	return b.size <= b.limits.Keep
 }
 
 // waitLocked waits until a reader moves. It returns false when somebody was

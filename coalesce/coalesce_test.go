@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -223,6 +224,26 @@ func TestALargeBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 			t.Errorf("Fill without readers = %v, want ErrAbandoned", err)
 		}
 	})
+}
+
+func TestABodyIsKeptNoFurtherThanAllowed(t *testing.T) {
+	var asked []int64
+	b := NewBody(-1, Limits{Keep: 64 << 20, Window: 1 << 20, Patience: time.Second, Allow: func(n int64) bool {
+		asked = append(asked, n>>20)
+		return len(asked) < 3
+	}})
+	r := reader(t, b)
+	go b.Fill(io.LimitReader(&endless{}, 32<<20))
+	got, err := collect(r)
+	if len(got) != 32<<20 || err != nil {
+		t.Errorf("read %d bytes, %v; want all 32 MiB through the window", len(got), err)
+	}
+	if want := []int64{1, 2, 4}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %d MiB more, want %d and then no more", asked, want)
+	}
+	if _, ok := b.Bytes(); ok {
+		t.Error("a body that could not be kept is offered whole")
+	}
 }
 
 func TestASlowReaderHoldsUpOthersForItsPatienceOnly(t *testing.T) {

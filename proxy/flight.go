@@ -22,6 +22,10 @@ const (
 	// keepBytesMax is what a flight keeps of a response when the route names no
 	// bound of its own.
 	keepBytesMax = 64 << 20
+	// keptBytesMax bounds what all flights together keep of bodies beyond their
+	// first MiB. A body that finds no room is passed on through its window and
+	// not stored.
+	keptBytesMax = 512 << 20
 	// uncacheableFor is how long a URL found not shareable is not waited for.
 	uncacheableFor = 2 * time.Minute
 	// nearlyDoneBytes is what is still fetched when nobody is left reading: the
@@ -410,7 +414,19 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	if keep <= 0 {
 		keep = keepBytesMax
 	}
-	body := coalesce.NewBody(res.ContentLength, coalesce.Limits{Keep: keep, Window: p.window, Patience: flightPatience})
+	var granted int64
+	defer func() { p.kept.Add(-granted) }()
+	body := coalesce.NewBody(res.ContentLength, coalesce.Limits{
+		Keep: min(keep, p.cache.MaxObjectBytes()), Window: p.window, Patience: flightPatience,
+		Allow: func(n int64) bool {
+			if p.kept.Add(n) > keptBytesMax {
+				p.kept.Add(-n)
+				return false
+			}
+			granted += n
+			return true
+		},
+	})
 	body.OnIdle(func() {
 		if left := res.ContentLength - body.Size(); res.ContentLength < 0 || left > nearlyDoneBytes {
 			t.cancel()

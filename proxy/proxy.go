@@ -37,6 +37,7 @@ type Proxy struct {
 
 	table    atomic.Pointer[Table]
 	flights  *coalesce.Group[*landing]
+	kept     atomic.Int64 // bytes that flights keep beyond their first MiB
 	holds    holds
 	counters counters
 	draining atomic.Bool
