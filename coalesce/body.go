@@ -10,8 +10,9 @@ import (
 // ErrTooSlow ends a reader that a flight beyond its keep could not wait for.
 var ErrTooSlow = errors.New("reader fell behind the flight's window")
 
-// ErrTooLate is returned by NewReader when the body's beginning is gone.
-var ErrTooLate = errors.New("the body's beginning is no longer held")
+// ErrTooLate is returned by NewReader when a body can no longer be read from
+// its beginning to its end.
+var ErrTooLate = errors.New("too late to read the whole body")
 
 // ErrAbandoned is returned by Fill when nobody was left to read the body.
 var ErrAbandoned = errors.New("nobody is left reading")
@@ -315,11 +316,12 @@ type Reader struct {
 }
 
 // NewReader returns a reader at the body's beginning, or ErrTooLate when that
-// is no longer held. The reader must be closed.
+// is no longer held or the body has ended with an error. The reader must be
+// closed.
 func (b *Body) NewReader() (*Reader, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.base > 0 {
+	if b.base > 0 || b.err != nil {
 		return nil, ErrTooLate
 	}
 	r := &Reader{body: b}

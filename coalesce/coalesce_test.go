@@ -177,6 +177,9 @@ func TestACutBodyNeverEndsCleanly(t *testing.T) {
 		if _, err := collect(r); !errors.Is(err, c.want) {
 			t.Errorf("%s: reader ended with %v, want %v", c.name, err, c.want)
 		}
+		if _, err := b.NewReader(); err != ErrTooLate {
+			t.Errorf("%s: who comes to a broken body gets %v, want ErrTooLate", c.name, err)
+		}
 		if _, ok := b.Bytes(); ok {
 			t.Errorf("%s: Bytes offers a body that is not whole", c.name)
 		}

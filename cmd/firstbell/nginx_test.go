@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // need is the path of a program that a test runs as a service. Without it the
@@ -66,8 +67,9 @@ http {
 
 // An nginxOrigin serves real files from a directory.
 type nginxOrigin struct {
-	url string
-	dir string
+	url   string
+	dir   string
+	marks int
 }
 
 // newNginx starts an nginx. Its listening socket is made here and handed to it,
@@ -122,15 +124,27 @@ func (o *nginxOrigin) put(t *testing.T, name string, content []byte) {
 	}
 }
 
-// asked is how often nginx was asked for a path. It writes its log before it
-// ends a response.
+// asked is how often nginx was asked for a path. It writes its log behind its
+// answers, in order: a request of our own is waited for first.
 func (o *nginxOrigin) asked(t *testing.T, path string) int {
 	t.Helper()
-	log, err := os.ReadFile(filepath.Join(o.dir, "access.log"))
-	if err != nil {
-		t.Fatal(err)
+	o.marks++
+	mark := fmt.Sprintf("/mark-%d", o.marks)
+	fetch(t, o.url+mark)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range 2000 {
+		log, err := os.ReadFile(filepath.Join(o.dir, "access.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(log), " "+mark+" ") {
+			return strings.Count(string(log), " "+path+" ")
+		}
+		<-tick.C
 	}
-	return strings.Count(string(log), " "+path+" ")
+	t.Fatalf("nginx has not logged %s within 10 s", mark)
+	return 0
 }
 
 // fetch gets a URL without any decoding.
