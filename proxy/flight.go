@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -266,41 +265,45 @@ func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stor
 // fetch runs once per flight, owned by the proxy and not by the client who
 // came first. Whatever happens, it publishes and lands.
 func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
-	ctx, cancel := plan.route.context(p.life)
-	published := false
-	publish := func(l *landing) { published = true; f.Publish(l) }
 	defer func() {
 		if e := recover(); e != nil {
 			p.counters.panics.Add(1)
 			p.log.Error("a flight panicked", "panic", e, "key", string(plan.request.Key), "stack", string(debug.Stack()))
-			publish(&landing{err: fmt.Errorf("fetching: panic: %v", e)})
 		}
-		if !published {
-			publish(&landing{err: errors.New("fetching: ended without a response")})
-		}
+		// Whoever still waits hears this; where something was published before, it stands.
+		f.Publish(&landing{err: errNoResponse})
 		f.Land()
 	}()
-
+	ctx, cancel := plan.route.context(p.life)
 	limit := plan.route.Origin.Limit
 	if err := limit.Acquire(ctx); err != nil {
 		cancel()
-		publish(plan.failed(0, err))
+		f.Publish(plan.failed(0, err))
 		return
 	}
-	done := func() { cancel(); limit.Release() }
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			cancel()
+			limit.Release()
+		}
+	}()
 	requestTime := time.Now()
 	res, err := plan.route.Origin.Pool.Do(ctx, plan.send)
 	if err != nil {
-		done()
-		l := plan.failed(0, err)
-		p.hold(f, l)
-		publish(l)
+		p.failedFlight(f, plan, err)
 		return
 	}
-	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), publish: publish, ctx: ctx, cancel: cancel}
-	if !t.handedOver() {
-		done()
-	}
+	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), ctx: ctx, cancel: cancel}
+	handedOver = t.handedOver()
+}
+
+// failedFlight tells everybody that the origin gave no answer, and keeps that
+// for those who come next.
+func (p *Proxy) failedFlight(f *coalesce.Flight[*landing], plan *flightPlan, err error) {
+	l := plan.failed(0, err)
+	p.hold(f, l)
+	f.Publish(l)
 }
 
 // failed is what is published when the origin gave no answer, or an error.
@@ -322,7 +325,6 @@ type touchdown struct {
 	plan                      *flightPlan
 	res                       *origin.Response
 	requestTime, responseTime time.Time
-	publish                   func(*landing)
 	ctx                       context.Context
 	cancel                    context.CancelFunc
 }
@@ -335,10 +337,9 @@ func (t *touchdown) handedOver() bool {
 	if res.Status == 304 && plan.old != nil {
 		return t.freshened()
 	}
-	if serverError(res.Status) && (plan.old != nil && plan.old.MayServeOnError(t.responseTime)) {
+	if serverError(res.Status) && plan.old != nil && plan.old.MayServeOnError(t.responseTime) {
 		res.Body.Close()
-		l := plan.failed(res.Status, nil)
-		t.publish(l)
+		t.f.Publish(plan.failed(res.Status, nil))
 		return false
 	}
 	policy := plan.route.Cache
@@ -370,7 +371,7 @@ func (t *touchdown) handedOver() bool {
 	if !plan.read {
 		res.Body.Close()
 	}
-	t.publish(l)
+	t.f.Publish(l)
 	return plan.read
 }
 
@@ -385,7 +386,7 @@ func (t *touchdown) freshened() (handedOver bool) {
 		if s.Verdict.LearnUncacheable {
 			t.p.cache.MarkUncacheable(&plan.request, uncacheableFor)
 		}
-		t.publish(&landing{fresh: s})
+		t.f.Publish(&landing{fresh: s})
 		return false
 	}
 	plan.old = nil
@@ -393,9 +394,7 @@ func (t *touchdown) freshened() (handedOver bool) {
 	t.requestTime = time.Now()
 	res, err := plan.route.Origin.Pool.Do(t.ctx, plan.send)
 	if err != nil {
-		l := plan.failed(0, err)
-		t.p.hold(t.f, l)
-		t.publish(l)
+		t.p.failedFlight(t.f, plan, err)
 		return false
 	}
 	t.res, t.responseTime = res, time.Now()
@@ -427,6 +426,7 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 			return true
 		},
 	})
+	defer body.End(errNoResponse) // of no effect but when filling it panicked
 	body.OnIdle(func() {
 		if left := res.ContentLength - body.Size(); res.ContentLength < 0 || left > nearlyDoneBytes {
 			t.cancel()
@@ -442,11 +442,11 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		l.mine, _ = body.NewReader() // nothing is gone of a body that has not begun
 	}
 	if only {
-		t.publish(&landing{detail: v.Detail, only: &private{
+		t.f.Publish(&landing{detail: v.Detail, only: &private{
 			res: &origin.Response{Status: res.Status, Fields: fields, ContentLength: l.length, Body: &readerBody{sourceReader{from: l.mine}}},
 		}})
 	} else {
-		t.publish(l)
+		t.f.Publish(l)
 	}
 	if err := body.Fill(content); err != nil {
 		p.counters.flightsBroken.Add(1)
@@ -466,7 +466,10 @@ func (b *readerBody) Close() error {
 	return nil
 }
 
-var errOriginStatus = errors.New("the origin answered with an error")
+var (
+	errOriginStatus = errors.New("the origin answered with an error")
+	errNoResponse   = errors.New("fetching: ended without a response")
+)
 
 // serverError reports the statuses that stale-if-error is for (RFC 5861
 // section 4).

@@ -322,6 +322,9 @@ func TestAFlightThatPanicsHarmsNobodyElse(t *testing.T) {
 		if a := g.get("/l"); a.body != "fine" {
 			t.Errorf("another page: got %q", a.body)
 		}
+		if n := g.upstream.Limit.Stats().InUse; n != 0 {
+			t.Errorf("places at the origin still held: got %d, want 0", n)
+		}
 		if g.proxy.Stats().FlightsNow != 0 {
 			t.Error("the flight that panicked did not land")
 		}
