@@ -12,7 +12,8 @@ type batch struct {
 	// Guarded by Recorder.mu while the batch is open; then the writer's alone.
 	buf   []byte // events, back to back
 	ends  []int  // where each of them ends
-	items []item // what joins the roll with each
+	items []item // what joins the roll with each check-in
+	noted []dayNote
 
 	// Guarded by Recorder.mu until the batch is settled.
 	wakes []chan struct{}
@@ -27,6 +28,8 @@ type item struct {
 	id  ReceiptID
 	old entry
 	had bool // old was on the roll
+
+	record int // which of the batch's records puts it there
 }
 
 // seat returns the channel that is closed when the batch is settled. The

@@ -5,25 +5,41 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"firstbell/attendance/wal"
 )
 
-// BenchmarkTake is the whole way of a check-in from 1,000 submitters: new ones
+// BenchmarkTake is the whole way of a check-in from many submitters: new ones
 // and such that have their receipt over a journal that costs nothing, and new
-// ones on a disk.
+// ones on a disk, there also without the seal over each batch.
 func BenchmarkTake(b *testing.B) {
-	b.Run("new", func(b *testing.B) { benchmarkTake(b, &nullLog{}, false) })
-	b.Run("again", func(b *testing.B) { benchmarkTake(b, &nullLog{}, true) })
-	b.Run("disk", func(b *testing.B) {
-		log, err := wal.Open(wal.Options{Dir: b.TempDir()})
-		if err != nil {
-			b.Fatal(err)
+	b.Run("new", func(b *testing.B) { benchmarkTake(b, &nullLog{}, 1000, false, true) })
+	b.Run("again", func(b *testing.B) { benchmarkTake(b, &nullLog{}, 1000, true, true) })
+	for _, submitters := range []int{64, 1000} {
+		for _, sealed := range []bool{true, false} {
+			name := fmt.Sprintf("disk, %d submitters, sealed %v", submitters, sealed)
+			b.Run(name, func(b *testing.B) {
+				log, err := wal.Open(wal.Options{Dir: b.TempDir()})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer log.Close()
+				benchmarkTake(b, log, submitters, false, sealed)
+			})
 		}
-		defer log.Close()
-		benchmarkTake(b, log, false)
-	})
+	}
+}
+
+// processTime is what the process has used of the processors.
+func processTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // nullLog forgets everything.
@@ -35,9 +51,12 @@ func (l *nullLog) Append(records [][]byte) (uint64, error) {
 	return first, nil
 }
 
-func benchmarkTake(b *testing.B, log Appender, again bool) {
-	const submitters = 1000
-	r := mustNew(b, Config{Log: log, Secret: mustSecret(b)})
+func benchmarkTake(b *testing.B, log Appender, submitters int, again, sealed bool) {
+	c := Config{Log: log, Secret: mustSecret(b)}
+	if sealed {
+		c.Key, _ = testKey()
+	}
+	r := mustNew(b, c)
 	stop := run(b, r)
 	students := make([]string, b.N)
 	for i := range students {
@@ -48,6 +67,7 @@ func benchmarkTake(b *testing.B, log Appender, again bool) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
+	cpu := processTime()
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range submitters {
@@ -63,10 +83,12 @@ func benchmarkTake(b *testing.B, log Appender, again bool) {
 	}
 	wg.Wait()
 	b.StopTimer()
+	cpu = processTime() - cpu
 	if err := stop(); err != nil {
 		b.Error(err)
 	}
 	s := r.Stats()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "checkins/s")
+	b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(s.Records)/max(1, float64(s.Batches)), "records/batch")
 }

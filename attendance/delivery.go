@@ -414,7 +414,10 @@ func (d *Delivery) note(f func(*DeliveryStats)) {
 }
 
 func (d *Delivery) noteOldest(b *Bulk) {
-	if len(b.Events) > 0 {
-		d.note(func(s *DeliveryStats) { s.Oldest = b.Events[0].RawArrival })
+	for i := range b.Events {
+		if at := b.Events[i].RawArrival; !at.IsZero() { // a seal has no moment of its own
+			d.note(func(s *DeliveryStats) { s.Oldest = at })
+			return
+		}
 	}
 }

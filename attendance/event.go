@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"firstbell/attendance/seal"
 	"firstbell/attendance/timetable"
 )
 
@@ -33,6 +34,41 @@ import (
 //	| kind | ver. |  0   |  0   | date    | receipt   | raw ms     | presses |
 //	|      |  1   |      |      | days    | 16 bytes  |            | varint  |
 //	+------+------+------+------+---------+-----------+------------+---------+
+//
+//	correction (kind 4): an arrival as above that takes the place of what was
+//	recorded before, because the timetable was wrong; behind the attempt follow
+//
+//	+----------+------------+--------+--------+--------+
+//	| of       | old status | old    | author | reason |
+//	| uvarint  | 1 byte     | period | text   | text   |
+//	+----------+------------+--------+--------+--------+
+//
+//	digest of a day (kind 5)
+//
+//	0      1      2             4         8          16         24       32      64
+//	+------+------+-------------+---------+----------+----------+--------+-------+
+//	| kind | ver. |      0      | date    | made, ms | before   | rows   | sum   |
+//	|      |  1   |             | days    |          | position |        |       |
+//	+------+------+-------------+---------+----------+----------+--------+-------+
+//
+//	seal (kind 6): covers so many records directly before it
+//
+//	0      1      2             4         8          16         48          112
+//	+------+------+-------------+---------+----------+----------+-----------+
+//	| kind | ver. |      0      | records | key id   | root     | signature |
+//	|      |  1   |             | 4 bytes | 8 bytes  | 32 bytes | 64 bytes  |
+//	+------+------+-------------+---------+----------+----------+-----------+
+//
+// A seal with the sequence number s that covers n records makes s-n to s-1 the
+// leaves of a Merkle tree, in this order, each leaf the whole record as drawn
+// here (package seal says what is hashed and signed). It is appended together
+// with them. Journals of versions that did not seal have no such records; what
+// is in them counts as before, and has no proof. Counts of presses are not
+// sealed: they are evidence.
+//
+// In a correction, of is the position of the record that it corrects. In a
+// digest, sum is the sum over the day's rows (digest.go says of what), and
+// before says that it counts all records below that position.
 //
 // date is days since 1970-01-01; moments are milliseconds since then, UTC. The
 // raw arrival is when the press that made the record arrived, the first
@@ -67,6 +103,9 @@ const (
 	KindArrival         Kind = 1 // a key's first arrival, or an earlier one proved later
 	KindPresses         Kind = 2 // how often a key has been pressed: evidence
 	KindVerifiedArrival Kind = 3 // takes the place of an unverified arrival
+	KindCorrection      Kind = 4 // takes the place of an arrival that a wrong timetable misjudged
+	KindDigest          Kind = 5 // what all rows of a day come to
+	KindSeal            Kind = 6 // proves the records before it
 )
 
 // Basis says how the first arrival of an event is known.
@@ -76,6 +115,7 @@ const (
 	BasisClock  Basis = 0 // the press itself
 	BasisToken  Basis = 1 // a refused press, proved by its token
 	BasisMemory Basis = 2 // a refused press, or one with the same attempt, that the process remembered
+	BasisRecord Basis = 3 // another record, which a correction put elsewhere
 )
 
 // Event is one decoded record of the journal. Which fields are set depends on
@@ -84,7 +124,7 @@ type Event struct {
 	Seq  uint64 // position in the journal; set by who reads it, 0 otherwise
 	Kind Kind
 
-	// KindArrival, KindVerifiedArrival.
+	// KindArrival, KindVerifiedArrival, KindCorrection.
 	Receipt              // FirstArrival is what counts
 	ClassIsKey bool      // the class belongs to the key
 	RawArrival time.Time // when the press that made this record arrived
@@ -94,6 +134,26 @@ type Event struct {
 
 	// KindPresses: Receipt.ID, Receipt.Date, RawArrival and this.
 	Presses uint32 // how often the key has been pressed in all
+
+	Correction *Correction // KindCorrection
+	Digest     *DayDigest  // KindDigest, with Receipt.Date and RawArrival
+	Seal       *seal.Seal  // KindSeal
+}
+
+// Correction says what a correcting event replaces, and why. RawArrival is when
+// it was made.
+type Correction struct {
+	Of        uint64 // position of the record that it corrects
+	OldStatus timetable.Status
+	OldPeriod string
+	Author    string
+	Reason    string
+}
+
+// DayDigest is what all rows of a day come to.
+type DayDigest struct {
+	Before uint64 // records below this position count
+	Sum    Sum
 }
 
 // errCutShort says that a record ends inside a field.
@@ -125,6 +185,36 @@ func appendArrival(dst []byte, e *Event) []byte {
 	return dst
 }
 
+func appendCorrection(dst []byte, e *Event) []byte {
+	c := e.Correction
+	dst = appendArrival(dst, e)
+	dst = binary.AppendUvarint(dst, c.Of)
+	dst = append(dst, statusCode(c.OldStatus))
+	for _, s := range [...]string{c.OldPeriod, c.Author, c.Reason} {
+		dst = binary.AppendUvarint(dst, uint64(len(s)))
+		dst = append(dst, s...)
+	}
+	return dst
+}
+
+func appendDigest(dst []byte, e *Event) []byte {
+	le := binary.LittleEndian
+	dst = append(dst, byte(KindDigest), eventVersion, 0, 0)
+	dst = le.AppendUint32(dst, uint32(dayNumber(e.Date)))
+	dst = le.AppendUint64(dst, uint64(e.RawArrival.UnixMilli()))
+	dst = le.AppendUint64(dst, e.Digest.Before)
+	dst = le.AppendUint64(dst, e.Digest.Sum.Rows)
+	return append(dst, e.Digest.Sum.Digest[:]...)
+}
+
+func appendSeal(dst []byte, s *seal.Seal) []byte {
+	dst = append(dst, byte(KindSeal), eventVersion, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, s.Leaves)
+	dst = append(dst, s.Key[:]...)
+	dst = append(dst, s.Root[:]...)
+	return append(dst, s.Signature[:]...)
+}
+
 // appendPresses appends an event of kind presses.
 func appendPresses(dst []byte, id *ReceiptID, date timetable.Date, rawMs int64, presses uint32) []byte {
 	dst = appendHead(dst, KindPresses, 0, 0, date, id, rawMs)
@@ -141,16 +231,26 @@ func appendHead(dst []byte, k Kind, flags byte, status byte, d timetable.Date, i
 // AppendEvent appends the event as the journal holds it: what DecodeEvent
 // reads. Kinds that this version does not know cannot be written.
 func AppendEvent(dst []byte, e *Event) ([]byte, error) {
-	switch e.Kind {
-	case KindArrival, KindVerifiedArrival:
-		for _, s := range [...]string{e.School, e.Period, e.Student, e.Class, e.Timetable} {
-			if len(s) > fieldBytesMax {
-				return dst, fmt.Errorf("writing an event: a field of %d bytes, at most %d", len(s), fieldBytesMax)
-			}
+	texts := []string{e.School, e.Period, e.Student, e.Class, e.Timetable}
+	if e.Correction != nil {
+		texts = append(texts, e.Correction.OldPeriod, e.Correction.Author, e.Correction.Reason)
+	}
+	for _, s := range texts {
+		if len(s) > fieldBytesMax {
+			return dst, fmt.Errorf("writing an event: a field of %d bytes, at most %d", len(s), fieldBytesMax)
 		}
+	}
+	switch {
+	case e.Kind == KindArrival || e.Kind == KindVerifiedArrival:
 		return appendArrival(dst, e), nil
-	case KindPresses:
+	case e.Kind == KindPresses:
 		return appendPresses(dst, &e.ID, e.Date, e.RawArrival.UnixMilli(), e.Presses), nil
+	case e.Kind == KindCorrection && e.Correction != nil:
+		return appendCorrection(dst, e), nil
+	case e.Kind == KindDigest && e.Digest != nil:
+		return appendDigest(dst, e), nil
+	case e.Kind == KindSeal && e.Seal != nil:
+		return appendSeal(dst, e.Seal), nil
 	}
 	return dst, fmt.Errorf("writing an event: unknown kind %d", e.Kind)
 }
@@ -164,10 +264,14 @@ func DecodeEvent(data []byte) (Event, error) {
 	e := Event{Kind: Kind(data[0])}
 	var err error
 	switch e.Kind {
-	case KindArrival, KindVerifiedArrival:
+	case KindArrival, KindVerifiedArrival, KindCorrection:
 		err = e.decodeArrival(data)
 	case KindPresses:
 		err = e.decodePresses(data)
+	case KindDigest:
+		err = e.decodeDigest(data)
+	case KindSeal:
+		err = e.decodeSeal(data)
 	}
 	if err != nil {
 		return Event{}, fmt.Errorf("reading an event of kind %d: %w", data[0], err)
@@ -217,7 +321,47 @@ func (e *Event) decodeArrival(data []byte) error {
 	if flags&flagAttempt != 0 {
 		e.Attempt = c.uint64()
 	}
+	if e.Kind == KindCorrection {
+		e.Correction = &Correction{Of: c.uvarint(), OldStatus: statusOfCode(c.byte())}
+		for _, s := range [...]*string{&e.Correction.OldPeriod, &e.Correction.Author, &e.Correction.Reason} {
+			*s = c.text()
+		}
+	}
 	return c.err
+}
+
+const (
+	digestBytes = 64
+	sealBytes   = 112
+)
+
+func (e *Event) decodeDigest(data []byte) error {
+	if len(data) < digestBytes {
+		return errCutShort
+	}
+	le := binary.LittleEndian
+	day := int32(le.Uint32(data[4:]))
+	if data[1] < eventVersion || day < dayMin || day > dayMax {
+		return fmt.Errorf("version %d, day %d since 1970-01-01", data[1], day)
+	}
+	e.Date = dateOfDay(day)
+	e.RawArrival = time.UnixMilli(int64(le.Uint64(data[8:]))).UTC()
+	e.Digest = &DayDigest{Before: le.Uint64(data[16:]), Sum: Sum{Rows: le.Uint64(data[24:]), Digest: [32]byte(data[32:64])}}
+	return nil
+}
+
+func (e *Event) decodeSeal(data []byte) error {
+	if len(data) < sealBytes {
+		return errCutShort
+	}
+	if data[1] < eventVersion {
+		return fmt.Errorf("version %d does not exist", data[1])
+	}
+	e.Seal = &seal.Seal{
+		Leaves: binary.LittleEndian.Uint32(data[4:]), Key: seal.KeyID(data[8:16]),
+		Root: seal.Hash(data[16:48]), Signature: [seal.SignatureBytes]byte(data[48:112]),
+	}
+	return nil
 }
 
 func (e *Event) decodePresses(data []byte) error {
@@ -302,6 +446,16 @@ func (c *cursor) text() string {
 	s := c.rest[:n]
 	c.rest = c.rest[n:]
 	return s
+}
+
+func (c *cursor) byte() byte {
+	if c.rest == "" {
+		c.fail(errCutShort)
+		return 0
+	}
+	b := c.rest[0]
+	c.rest = c.rest[1:]
+	return b
 }
 
 func (c *cursor) uint64() uint64 {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"firstbell/attendance/seal"
 	"firstbell/attendance/timetable"
 )
 
@@ -34,6 +35,12 @@ func TestEventBytesNeverChange(t *testing.T) {
 	verified.Kind, verified.Verified, verified.ClassIsKey, verified.Attempt = KindVerifiedArrival, true, true, 0
 	count := Event{Kind: KindPresses, Presses: 300, RawArrival: arrival.RawArrival}
 	count.ID, count.Date = arrival.ID, arrival.Date
+	corrected := sampleEvent()
+	corrected.Kind, corrected.Basis, corrected.Attempt, corrected.Status = KindCorrection, BasisClock, 0, timetable.Present
+	corrected.Correction = &Correction{Of: 300, OldStatus: timetable.Late, OldPeriod: "1", Author: "kim", Reason: "the bell was wrong"}
+	digest := Event{Kind: KindDigest, RawArrival: arrival.RawArrival, Digest: &DayDigest{Before: 0x1020, Sum: Sum{Rows: 3, Digest: [32]byte{1, 31: 2}}}}
+	digest.Date = arrival.Date
+	sealed := Event{Kind: KindSeal, Seal: &seal.Seal{Leaves: 3, Key: seal.KeyID{1, 7: 2}, Root: seal.Hash{3, 31: 4}, Signature: [64]byte{5, 63: 6}}}
 	for _, c := range []struct {
 		name  string
 		event Event
@@ -42,6 +49,9 @@ func TestEventBytesNeverChange(t *testing.T) {
 		{"arrival", arrival, "01010c02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566" + "8877665544332211"},
 		{"verified arrival", verified, "03010b02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566"},
 		{"presses", count, "02010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "20e853f09d010000" + "ac02"},
+		{"correction", corrected, "04010001" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566" + "ac02" + "02" + "0131" + "036b696d" + "127468652062656c6c207761732077726f6e67"},
+		{"digest", digest, "05010000" + "61500000" + "20e853f09d010000" + "2010000000000000" + "0300000000000000" + "01" + strings.Repeat("00", 30) + "02"},
+		{"seal", sealed, "06010000" + "03000000" + "0100000000000002" + "03" + strings.Repeat("00", 30) + "04" + "05" + strings.Repeat("00", 62) + "06"},
 	} {
 		got, err := AppendEvent(nil, &c.event)
 		if err != nil || hex.EncodeToString(got) != c.want {
@@ -73,9 +83,9 @@ func TestTypicalRecordTakesAtMost160BytesOnDisk(t *testing.T) {
 }
 
 func TestUnknownKindIsKeptAndSkipped(t *testing.T) {
-	e, err := DecodeEvent([]byte{4, 1, 0xff})
-	if err != nil || e.Kind != 4 {
-		t.Errorf("got %+v, %v, want kind 4 and no error", e, err)
+	e, err := DecodeEvent([]byte{200, 1, 0xff})
+	if err != nil || e.Kind != 200 {
+		t.Errorf("got %+v, %v, want kind 200 and no error", e, err)
 	}
 	var f Fold
 	f.Add(&e)
@@ -93,10 +103,16 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(seed)
 	f.Add(append([]byte{3}, seed[1:]...))
 	f.Add(appendPresses(nil, &e.ID, e.Date, 1, 3))
-	f.Add([]byte{9, 9})
+	f.Add([]byte{200, 9})
+	c := sampleEvent()
+	c.Kind, c.Correction = KindCorrection, &Correction{Of: 1, Author: "a", Reason: "b"}
+	seed, _ = AppendEvent(nil, &c)
+	f.Add(seed)
+	f.Add(append([]byte{byte(KindDigest), 1}, make([]byte, 62)...))
+	f.Add(append([]byte{byte(KindSeal), 1}, make([]byte, 110)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := DecodeEvent(data)
-		if err != nil || e.Kind == 0 || e.Kind > KindVerifiedArrival {
+		if err != nil || e.Kind == 0 || e.Kind > KindSeal {
 			return
 		}
 		again, err := AppendEvent(nil, &e)
@@ -192,6 +208,10 @@ func TestFoldDoesNotDependOnOrderOrRepetition(t *testing.T) {
 		c := Event{Kind: KindPresses, Presses: uint32(n % 6)}
 		c.ID = e.ID
 		events = append(events, e, c)
+		if n%5 == 0 {
+			e.Kind, e.Seq, e.Status, e.Correction = KindCorrection, uint64(100+n), timetable.Present, &Correction{Of: uint64(n)}
+			events = append(events, e)
+		}
 	}
 	var want string
 	for round := range 200 {

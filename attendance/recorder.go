@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"firstbell/attendance/seal"
 )
 
 // Appender is the journal's writing side; *wal.Log is one. Append returns once
@@ -50,6 +52,10 @@ type Config struct {
 	Secret  Secret
 	Schools *Schools
 
+	// Key seals each batch; SetKey replaces it. Nil: batches are not sealed, and
+	// no receipt can be proved later.
+	Key *seal.Key
+
 	Grace      time.Duration
 	MaxBatch   int // check-ins in one batch
 	MaxWaiting int // presses that wait at once
@@ -75,7 +81,9 @@ type Recorder struct {
 	maxWaiting int
 	maxBytes   int
 
+	key      atomic.Pointer[seal.Key]
 	roll     roll
+	marks    dayMarks
 	attempts *recent // arrival of presses by their attempt
 	refused  *recent // arrival of refused presses by their key
 
@@ -92,6 +100,7 @@ type Recorder struct {
 	spare       *batch // its buffers serve the next batch
 	recordsBuf  [][]byte
 	evidenceDue bool
+	tree        seal.Tree
 
 	counters counters
 }
@@ -117,6 +126,7 @@ func New(c Config) (*Recorder, error) {
 		open:       &batch{seq: 1},
 	}
 	r.schools.Store(c.Schools)
+	r.key.Store(c.Key)
 	if r.maxBytes <= 0 {
 		r.maxBytes = DefaultMaxBatchBytes
 	}
@@ -140,6 +150,9 @@ func New(c Config) (*Recorder, error) {
 // SetSchools replaces the schools at once, for presses that arrive from now
 // on. Check-ins that have their receipt keep it.
 func (r *Recorder) SetSchools(s *Schools) { r.schools.Store(s) }
+
+// SetKey has batches closed from now on be sealed with another key.
+func (r *Recorder) SetKey(k *seal.Key) { r.key.Store(k) }
 
 // Take records one check-in and returns its receipt once that is on disk. It
 // waits no longer than ctx; a check-in given up may still become durable, and
@@ -246,7 +259,7 @@ func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (
 	fresh.batch = b.seq
 	b.buf = c.appendEvent(b.buf, had)
 	b.ends = append(b.ends, len(b.buf))
-	b.items = append(b.items, item{day: c.day, id: c.id, old: old, had: had})
+	b.items = append(b.items, item{day: c.day, id: c.id, old: old, had: had, record: len(b.ends) - 1})
 	wake := b.seat()
 	first := len(b.ends) == 1
 	r.waiting.Add(1)

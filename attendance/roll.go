@@ -182,7 +182,8 @@ func (t *classTable) name(n uint32) string {
 	return t.names[n]
 }
 
-// restore puts an arrival from the journal on the roll.
+// restore puts an arrival, or a correction of one, that is in the journal on
+// the roll.
 func (d *day) restore(e *Event) {
 	id := e.ID
 	s := d.shard(&id)
@@ -200,10 +201,11 @@ func (d *day) restore(e *Event) {
 	defer s.mu.Unlock()
 	old, ok := s.entries[id]
 	if ok {
-		if !fresh.better(&old) {
+		if !fresh.better(&old) && !(e.Kind == KindCorrection && fresh.sameArrival(&old)) {
 			return
 		}
-		fresh.presses = old.presses
+		fresh.presses, fresh.batch = old.presses, old.batch
+		fresh.flags |= old.flags & entryDirty
 	}
 	s.entries[id] = fresh
 }
@@ -219,7 +221,13 @@ func (d *day) restorePresses(id ReceiptID, presses uint32) {
 	}
 }
 
-// better is the rule of Row.Better.
+// sameArrival says that two entries are about one arrival, so that the later
+// record holds.
+func (e *entry) sameArrival(old *entry) bool {
+	return (e.flags^old.flags)&entryVerified == 0 && e.arrival == old.arrival
+}
+
+// better is the rule of Row.Better, for records of different arrivals.
 func (e *entry) better(old *entry) bool {
 	if (e.flags^old.flags)&entryVerified != 0 {
 		return e.flags&entryVerified != 0

@@ -28,10 +28,10 @@ func (r *Row) Key() string {
 	return strings.Join(parts, "/")
 }
 
-// RowOf returns the row that an arrival alone makes; ok is false for events of
-// other kinds.
+// RowOf returns the row that an arrival, or a correction of one, alone makes; ok
+// is false for events of other kinds.
 func RowOf(e *Event) (row Row, ok bool) {
-	if e.Kind != KindArrival && e.Kind != KindVerifiedArrival {
+	if e.Kind != KindArrival && e.Kind != KindVerifiedArrival && e.Kind != KindCorrection {
 		return Row{}, false
 	}
 	return Row{Receipt: e.Receipt, ClassIsKey: e.ClassIsKey, Presses: 1, Timetable: e.Timetable, Seq: e.Seq}, true
@@ -39,12 +39,16 @@ func RowOf(e *Event) (row Row, ok bool) {
 
 // Better reports whether r takes the place of old, a row of the same key: a
 // verified arrival takes the place of an unverified one, and among equals the
-// earlier wins. The presses of the two play no part.
+// earlier wins. Of records about the same arrival the last one holds: it
+// corrects the others. The presses of the two play no part.
 func (r *Row) Better(old *Row) bool {
 	if r.Verified != old.Verified {
 		return r.Verified
 	}
-	return r.FirstArrival.Before(old.FirstArrival)
+	if !r.FirstArrival.Equal(old.FirstArrival) {
+		return r.FirstArrival.Before(old.FirstArrival)
+	}
+	return r.Seq > old.Seq
 }
 
 // Fold gathers events into rows, one per key. The outcome does not depend on
@@ -58,7 +62,7 @@ type Fold struct {
 // Add takes one event; kinds it does not know are skipped.
 func (f *Fold) Add(e *Event) {
 	switch e.Kind {
-	case KindArrival, KindVerifiedArrival:
+	case KindArrival, KindVerifiedArrival, KindCorrection:
 		row, _ := RowOf(e)
 		f.AddRow(row)
 	case KindPresses:

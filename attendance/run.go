@@ -64,14 +64,12 @@ func (r *Recorder) flush() error {
 		_, err := r.flushEvidence()
 		return err
 	}
-	checkIns := len(b.ends)
+	r.seal(b)
 	r.evidence(b, evidencePerBatch)
 	first, err := r.append(b)
 	if err == nil {
-		for i := range b.items {
-			b.items[i].day.noteSeq(first + uint64(i))
-		}
-		r.counters.receipts.Add(uint64(checkIns))
+		r.noteDays(b, first)
+		r.counters.receipts.Add(uint64(len(b.items)))
 	} else {
 		b.leaveRoll()
 	}
@@ -81,6 +79,23 @@ func (r *Recorder) flush() error {
 	}
 	r.recycle(b)
 	return err
+}
+
+// seal closes the batch's records with one signature over all of them.
+func (r *Recorder) seal(b *batch) {
+	key := r.key.Load()
+	if key == nil {
+		return
+	}
+	r.tree.Reset()
+	start := 0
+	for _, end := range b.ends {
+		r.tree.Add(b.buf[start:end])
+		start = end
+	}
+	s := key.Seal(&r.tree)
+	b.buf = appendSeal(b.buf, &s)
+	b.ends = append(b.ends, len(b.buf))
 }
 
 // closeBatch makes the open batch the flying one; nil when it is empty.
@@ -214,6 +229,7 @@ func (r *Recorder) recover(journal Journal) error {
 		if err != nil {
 			return err
 		}
+		r.marks.read(rec)
 		if !mayBeSince(rec.Data, oldest) {
 			continue
 		}
@@ -242,7 +258,7 @@ func (r *Recorder) recover(journal Journal) error {
 
 // mayBeSince tells without decoding whether a record belongs on the roll.
 func mayBeSince(data []byte, oldest int32) bool {
-	if len(data) < eventHeadBytes || data[0] == 0 || Kind(data[0]) > KindVerifiedArrival {
+	if len(data) < eventHeadBytes || data[0] == 0 || Kind(data[0]) > KindCorrection {
 		return false
 	}
 	return int32(binary.LittleEndian.Uint32(data[4:])) >= oldest

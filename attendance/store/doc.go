@@ -5,7 +5,8 @@
 //
 //   - Each key is one row, however often its check-ins are delivered and in
 //     whatever order: the earliest arrival wins, a verified one takes the place
-//     of an unverified one, the highest count of presses stays.
+//     of an unverified one, a later record about the same arrival corrects it,
+//     the highest count of presses stays.
 //   - Rows and the position in the journal move together, in one transaction
 //     that is synced: after a crash, delivery goes on exactly behind the last
 //     row.

@@ -53,7 +53,9 @@ const keyColumns = 5 // the first of them are the primary key
 // rowColumns, and counts of presses, each [receipt, presses], of rows that are
 // there already.
 var upsertRows = func() string {
-	better := "(excluded.verified > verified OR (excluded.verified = verified AND excluded.first_arrival_ms < first_arrival_ms))"
+	// The rule of attendance.Row.Better.
+	better := "(excluded.verified > verified OR (excluded.verified = verified AND (excluded.first_arrival_ms < first_arrival_ms OR " +
+		"(excluded.first_arrival_ms = first_arrival_ms AND excluded.position > position))))"
 	var fromRows, fromCounts, set []string
 	for i, c := range rowColumns {
 		fromRows = append(fromRows, fmt.Sprintf("value ->> %d", i))

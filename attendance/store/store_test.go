@@ -103,9 +103,13 @@ func TestStoreFoldsAsFoldDoes(t *testing.T) {
 	odd := arrival(6, time.Millisecond)
 	odd.Student, odd.Class, odd.School = `=cmd|'/c'!A0"\`+"\u2028", "날개/반 100%", "<north>&"
 	otherKind := attendance.Event{Kind: 77}
+	corrected := arrival(2, 2*time.Second)
+	corrected.Kind, corrected.Status, corrected.Timetable, corrected.Correction = attendance.KindCorrection, timetable.Late, "fedcba9876543210", &attendance.Correction{Author: "kim"}
+	moved := corrected // to another key
+	moved.ID, moved.Period = id(1002), "2"
 	events := []attendance.Event{
 		arrival(1, 0), arrival(2, 5*time.Second), presses(1, 3), otherKind, arrival(2, 2*time.Second), arrival(2, 9*time.Second),
-		verified, presses(1, 2), arrival(1, -time.Minute), perClass, presses(2, 70000), odd, presses(99, 4),
+		verified, presses(1, 2), arrival(1, -time.Minute), perClass, presses(2, 70000), odd, presses(99, 4), corrected, moved, arrival(2, 9*time.Second),
 	}
 	for size := 1; size <= len(events); size++ {
 		s := open(t, filepath.Join(t.TempDir(), "a.db"))

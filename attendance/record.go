@@ -1,0 +1,63 @@
+package attendance
+
+import (
+	"context"
+	"fmt"
+)
+
+// RecordMax is how many events Record takes at once.
+const RecordMax = 1024
+
+// Record appends events that no press makes, such as corrections and digests,
+// in one batch, sealed like check-ins, and returns once they are on disk. It
+// waits no longer than ctx; what was given up may still be recorded. Other
+// errors wrap ErrBusy, ErrDown or ErrStopped: then nothing was. A correction
+// shows in receipts from then on.
+func (r *Recorder) Record(ctx context.Context, events []Event) error {
+	s, err := r.joinEvents(events)
+	if err != nil {
+		return fmt.Errorf("recording %d events: %w", len(events), err)
+	}
+	if err := r.wait(ctx, &s); err != nil {
+		return fmt.Errorf("recording %d events: %w", len(events), err)
+	}
+	for i := range events {
+		if e := &events[i]; e.Kind == KindCorrection {
+			if d := r.roll.find(e.Date); d != nil {
+				d.restore(e)
+			}
+		}
+	}
+	return nil
+}
+
+// joinEvents puts events into the open batch.
+func (r *Recorder) joinEvents(events []Event) (seat, error) {
+	if len(events) == 0 || len(events) > RecordMax {
+		return seat{}, fmt.Errorf("%d events, want 1 to %d", len(events), RecordMax)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.open
+	switch {
+	case r.stopped:
+		return seat{}, ErrStopped
+	case len(b.ends)+len(events) > r.maxBatch || len(b.buf) >= r.maxBytes || r.waiting.Load() >= int64(r.maxWaiting):
+		return seat{}, ErrBusy
+	}
+	before, records := len(b.buf), len(b.ends)
+	for i := range events {
+		var err error
+		if b.buf, err = AppendEvent(b.buf, &events[i]); err != nil {
+			b.buf, b.ends = b.buf[:before], b.ends[:records]
+			return seat{}, err
+		}
+		b.ends = append(b.ends, len(b.buf))
+	}
+	b.noted = append(b.noted, notesOf(events, records)...)
+	r.waiting.Add(1)
+	if records == 0 {
+		r.kickWriter()
+	}
+	return seat{batch: b, wake: b.seat()}, nil
+}
