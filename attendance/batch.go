@@ -15,6 +15,12 @@ type batch struct {
 	items []item // what joins the roll with each check-in
 	noted []dayNote
 
+	// What is collected has buffers of its own, so that it never takes the room
+	// of check-ins. Its events follow those above.
+	itemBuf  []byte
+	itemEnds []int
+	itemIDs  []ReceiptID
+
 	// Guarded by Recorder.mu until the batch is settled.
 	wakes []chan struct{}
 	seats int
@@ -62,9 +68,14 @@ func closeAll(wakes []chan struct{}) {
 
 // records returns the events as the journal takes them, in dst.
 func (b *batch) records(dst [][]byte) [][]byte {
+	dst = appendRecords(dst, b.buf, b.ends)
+	return appendRecords(dst, b.itemBuf, b.itemEnds)
+}
+
+func appendRecords(dst [][]byte, buf []byte, ends []int) [][]byte {
 	start := 0
-	for _, end := range b.ends {
-		dst = append(dst, b.buf[start:end:end])
+	for _, end := range ends {
+		dst = append(dst, buf[start:end:end])
 		start = end
 	}
 	return dst

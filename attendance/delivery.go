@@ -30,10 +30,13 @@ type Target interface {
 // [Next, Until) again.
 type Position struct{ Next, Until uint64 }
 
-// Bulk is a run of the journal's events: all that there are in [First, Next).
+// Bulk is a run of the journal's events: all that there are for the target in
+// [First, Next).
 type Bulk struct {
 	First, Next uint64
 	Events      []Event
+
+	bytes int // of the records that made Events
 }
 
 // Fold returns the bulk's rows in the order of the journal, one per key, and
@@ -76,6 +79,16 @@ const (
 	// in a statement bring nothing; a thousand are 150 kB.
 	DefaultBulkMax = 1000
 
+	// DefaultBulkBytes bounds a bulk of large bodies.
+	DefaultBulkBytes = 4 << 20
+
+	// spanMax is how many records a bulk may reach over that are not for its
+	// target, so that the position moves where little is.
+	spanMax = 1 << 16
+
+	// pastMax is how many rows of the past are asked for at once.
+	pastMax = 1000
+
 	// DefaultGather is how long a bulk that is not full waits for more: at 500
 	// check-ins a second it is full by then.
 	DefaultGather = 2 * time.Second
@@ -102,8 +115,20 @@ type DeliveryConfig struct {
 	// show records whose append has not returned. Nil: all there is.
 	End func() uint64
 
-	BulkMax int           // records in one bulk
-	Gather  time.Duration // how long a bulk that is not full waits for more
+	// Collected names the sink whose collected writes are delivered, and nothing
+	// else. Empty: everything but what is collected.
+	Collected string
+
+	// Past is asked for check-ins that the journal no longer has: the rows whose
+	// position is in [from, to), in the order of their positions, at most limit.
+	// Begins returns where the journal begins; it must have moved before a
+	// record is removed. Both nil: whatever the journal lacks is passed over.
+	Past   func(ctx context.Context, from, to uint64, limit int) ([]Row, error)
+	Begins func() uint64
+
+	BulkMax   int           // records in one bulk
+	BulkBytes int           // of their events; the one that goes beyond still belongs to it
+	Gather    time.Duration // how long a bulk that is not full waits for more
 }
 
 // Delivery carries the journal to one target. Run and Drain must not run at
@@ -113,7 +138,11 @@ type Delivery struct {
 	journal    Journal
 	journalEnd func() uint64
 	target     Target
+	collected  string
+	past       func(ctx context.Context, from, to uint64, limit int) ([]Row, error)
+	begins     func() uint64
 	bulkMax    int
+	bulkBytes  int
 	gather     time.Duration
 
 	head atomic.Uint64 // the position that Notify heard of last
@@ -129,6 +158,7 @@ type Delivery struct {
 	next  uint64
 	until uint64
 	bulk  *Bulk // read and not delivered
+	over  *Bulk // read, and nothing in it is for the target yet
 
 	mu    sync.Mutex // guards stats
 	stats DeliveryStats
@@ -137,7 +167,8 @@ type Delivery struct {
 // DeliveryStats is how a delivery has done. Counts only grow.
 type DeliveryStats struct {
 	Name        string
-	Next        uint64 // position of the first record not delivered
+	Next        uint64 // position on the target's disk: records before it are delivered
+	Seen        uint64 // records before it are delivered or not for the target
 	Rows        uint64
 	Duplicates  uint64
 	Parked      uint64
@@ -146,6 +177,8 @@ type DeliveryStats struct {
 	Failures    uint64
 	Undecodable uint64    // records that this version cannot read: skipped
 	Oldest      time.Time // raw arrival of the oldest record read and not delivered; zero when there is none
+	FromPast    uint64    // rows that came from the store, as the journal no longer had them
+	Lost        uint64    // records that were gone from the journal before they were delivered, and are nowhere else
 	Rewound     bool      // the target's position lay behind the journal's end: it belongs to another journal, so all of this one is delivered
 	Stopped     bool      // somebody must look; tried again after five minutes or Retry
 	Err         error     // why the last try failed; nil when it did not
@@ -154,11 +187,18 @@ type DeliveryStats struct {
 // NewDelivery makes a delivery; nothing happens until Run.
 func NewDelivery(c DeliveryConfig) *Delivery {
 	d := &Delivery{
-		name: c.Name, journal: c.Journal, journalEnd: c.End, target: c.Target, bulkMax: c.BulkMax, gather: c.Gather,
+		name: c.Name, journal: c.Journal, journalEnd: c.End, target: c.Target,
+		collected: c.Collected, past: c.Past, begins: c.Begins, bulkMax: c.BulkMax, bulkBytes: c.BulkBytes, gather: c.Gather,
 		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1),
 	}
 	if d.bulkMax <= 0 {
 		d.bulkMax = DefaultBulkMax
+	}
+	if d.bulkBytes <= 0 {
+		d.bulkBytes = DefaultBulkBytes
+	}
+	if d.begins == nil {
+		d.begins = func() uint64 { return 0 }
 	}
 	if d.gather <= 0 {
 		d.gather = DefaultGather
@@ -256,23 +296,22 @@ func (d *Delivery) waitForMore(ctx context.Context) {
 // waits up to gather for more.
 func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, error) {
 	if !d.known {
-		at, err := d.target.Position(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("asking %s for its position: %w", d.name, err)
+		if err := d.ask(ctx); err != nil {
+			return nil, err
 		}
-		rewound := d.journalEnd != nil && at.Next > d.journalEnd()
-		if rewound {
-			at = Position{} // keys make it harmless to deliver everything again
-		}
-		d.next, d.until, d.known = at.Next, at.Until, true
-		d.note(func(s *DeliveryStats) { s.Next, s.Rewound = at.Next, rewound })
 	}
-	b := &Bulk{First: d.next, Next: d.next}
-	full, err := d.read(b)
+	b := d.over
+	if b == nil {
+		b = &Bulk{First: d.next, Next: d.next}
+	}
+	d.over = nil
+	full, err := d.read(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	if len(b.Events) == 0 && b.Next == b.First {
+	if len(b.Events) == 0 && !full {
+		d.over = b // the target need not hear of it
+		d.note(func(s *DeliveryStats) { s.Seen = b.Next })
 		return nil, nil
 	}
 	d.noteOldest(b)
@@ -280,10 +319,29 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 		return b, nil
 	}
 	d.waitUntilFull(ctx, b, gather)
-	if _, err = d.read(b); err != nil {
+	if _, err = d.read(ctx, b); err != nil {
 		return nil, err
 	}
 	return b, nil
+}
+
+// ask finds out where delivery goes on. A target that has no position yet
+// begins where the journal does.
+func (d *Delivery) ask(ctx context.Context) error {
+	at, err := d.target.Position(ctx)
+	if err != nil {
+		return fmt.Errorf("asking %s for its position: %w", d.name, err)
+	}
+	rewound := d.journalEnd != nil && at.Next > d.journalEnd()
+	if rewound {
+		at = Position{} // keys make it harmless to deliver everything again
+	}
+	if at == (Position{}) {
+		at.Next = d.begins()
+	}
+	d.next, d.until, d.known = at.Next, at.Until, true
+	d.note(func(s *DeliveryStats) { s.Next, s.Seen, s.Rewound = at.Next, at.Next, rewound })
+	return nil
 }
 
 // waitUntilFull returns when the journal holds enough for the bulk, or gather
@@ -305,17 +363,35 @@ func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Durat
 	}
 }
 
-// read adds to the bulk what the journal shows before its end; full says that
-// no more belongs into it. Numbers between are never to come: the journal shows
+// read adds to the bulk what there is for it before the end; full says that no
+// more belongs into it. Numbers between are never to come: the journal shows
 // everything below an end that was asked for before.
-func (d *Delivery) read(b *Bulk) (full bool, err error) {
+func (d *Delivery) read(ctx context.Context, b *Bulk) (full bool, err error) {
 	end := d.end()
-	if d.full(b) || b.Next >= end {
-		return d.full(b), nil
+	for !d.full(b) && b.Next < end {
+		if begins := d.begins(); b.Next < begins {
+			if err := d.readPast(ctx, b, min(begins, end)); err != nil {
+				return false, err
+			}
+			continue
+		}
+		next, events, bytes := b.Next, len(b.Events), b.bytes
+		if err := d.readJournal(b, end); err != nil {
+			return false, err
+		}
+		if d.begins() <= next {
+			break
+		}
+		// Records may have been removed ahead of the reader.
+		b.Next, b.Events, b.bytes = next, b.Events[:events], bytes
 	}
+	return d.full(b), nil
+}
+
+func (d *Delivery) readJournal(b *Bulk, end uint64) error {
 	for rec, err := range d.journal(b.Next) {
 		if err != nil {
-			return false, fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
+			return fmt.Errorf("reading the journal from record %d: %w", b.Next, err)
 		}
 		if rec.Seq >= end {
 			break
@@ -325,14 +401,42 @@ func (d *Delivery) read(b *Bulk) (full bool, err error) {
 			break
 		}
 	}
-	return d.full(b), nil
+	return nil
+}
+
+// readPast adds check-ins that the journal no longer has, up to a position.
+// Where nobody has them, they are counted as lost and passed over.
+func (d *Delivery) readPast(ctx context.Context, b *Bulk, to uint64) error {
+	if d.past == nil {
+		d.note(func(s *DeliveryStats) { s.Lost += to - b.Next })
+		b.Next = to
+		return nil
+	}
+	limit := pastMax
+	if d.until == 0 {
+		limit = min(limit, d.bulkMax-len(b.Events))
+	}
+	rows, err := d.past(ctx, b.Next, to, limit)
+	if err != nil {
+		return fmt.Errorf("reading the store from record %d: %w", b.Next, err)
+	}
+	for i := range rows {
+		b.Events = append(b.Events, rows[i].event())
+	}
+	if len(rows) < limit {
+		b.Next = to
+	} else {
+		b.Next = rows[len(rows)-1].Seq + 1
+	}
+	d.note(func(s *DeliveryStats) { s.FromPast += uint64(len(rows)) })
+	return nil
 }
 
 func (d *Delivery) full(b *Bulk) bool {
 	if d.until != 0 {
 		return b.Next >= d.until
 	}
-	return len(b.Events) >= d.bulkMax
+	return len(b.Events) >= d.bulkMax || b.bytes >= d.bulkBytes || b.Next-b.First >= max(spanMax, 2*uint64(d.bulkMax))
 }
 
 // end is the position up to which the journal may be read now.
@@ -349,6 +453,9 @@ func (d *Delivery) end() uint64 {
 
 func (d *Delivery) add(b *Bulk, rec Record) {
 	b.Next = rec.Seq + 1
+	if !d.wants(rec.Data) {
+		return
+	}
 	e, err := DecodeEvent(rec.Data)
 	if err != nil {
 		d.note(func(s *DeliveryStats) { s.Undecodable++ })
@@ -356,6 +463,16 @@ func (d *Delivery) add(b *Bulk, rec Record) {
 	}
 	e.Seq = rec.Seq
 	b.Events = append(b.Events, e)
+	b.bytes += len(rec.Data)
+}
+
+// wants reports whether a record is for the target.
+func (d *Delivery) wants(data []byte) bool {
+	if d.collected != "" {
+		return isFor(data, d.collected)
+	}
+	kind := kindOf(data)
+	return kind != KindCollected && kind != KindRepeats
 }
 
 // deliver hands the bulk over once.
@@ -370,7 +487,7 @@ func (d *Delivery) deliver(ctx context.Context, b *Bulk) error {
 		s.Duplicates += uint64(done.Duplicates)
 		s.Parked += uint64(done.Parked)
 		s.Bulks++
-		s.Next, s.Oldest, s.Stopped, s.Err = b.Next, time.Time{}, false, nil
+		s.Next, s.Seen, s.Oldest, s.Stopped, s.Err = b.Next, b.Next, time.Time{}, false, nil
 	})
 	if err != nil {
 		return fmt.Errorf("delivering records %d to %d to %s: %w", b.First, b.Next-1, d.name, err)

@@ -18,6 +18,7 @@ import (
 type fakeTarget struct {
 	mu       sync.Mutex // guards what follows while a delivery runs
 	at       Position
+	from     uint64 // where a target without a position is expected to begin
 	rows     Fold
 	bulks    []int // events in each
 	fail     error // what Deliver answers
@@ -33,7 +34,7 @@ func (f *fakeTarget) Deliver(_ context.Context, b *Bulk) (Delivered, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.attempts = append(f.attempts, time.Now())
-	if b.First != f.at.Next || (f.last != nil && (f.last.First != b.First || f.last.Next != b.Next || len(f.last.Events) != len(b.Events))) {
+	if b.First != max(f.at.Next, f.from) || (f.last != nil && (f.last.First != b.First || f.last.Next != b.Next || len(f.last.Events) != len(b.Events))) {
 		f.misused = fmt.Sprintf("bulk [%d, %d) at position %+v after %+v", b.First, b.Next, f.at, f.last)
 	}
 	if f.fail == nil || f.keeps {

@@ -18,9 +18,16 @@
 //   - Everything is bounded: a batch, the waiters, what is remembered, the
 //     length of a field. A full one is [ErrBusy] in a [*Refused], with a
 //     moment to come back at that differs from student to student.
+//   - What is collected ([Recorder.Collect]: progress beacons, quiz answers) has
+//     the same durability in the same journal, and a receipt by its school,
+//     path and key. It never takes the room of check-ins. A key is remembered
+//     for the grace at least; later, or after more than a million others, it is
+//     recorded again under the same receipt. Of two bodies under one key the
+//     first counts, and that there was another is told.
 //   - Delivery reads the journal from the target's own checkpoint, in bulk, in
 //     order, for ever: a target that is down is tried again with a growing,
-//     bounded pause. A target that takes each key once therefore holds each
+//     bounded pause. What the journal no longer holds it reads from the store;
+//     what nobody holds is counted as lost. A target that takes each key once therefore holds each
 //     check-in once.
 //
 // # What it does not promise

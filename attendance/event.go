@@ -64,7 +64,7 @@ import (
 // here (package seal says what is hashed and signed). It is appended together
 // with them. Journals of versions that did not seal have no such records; what
 // is in them counts as before, and has no proof. Counts of presses are not
-// sealed: they are evidence.
+// sealed: they are evidence; nor is what is collected, which is no check-in.
 //
 // In a correction, of is the position of the record that it corrects. In a
 // digest, sum is the sum over the day's rows (digest.go says of what), and
@@ -78,9 +78,34 @@ import (
 // status: 1 present, 2 late, 3 outside. flags: 1 verified, 2 the class belongs to the key, 4 an attempt follows;
 // 8 and 16 say where the first arrival is from (see Basis).
 //
+//	collected (kind 8): another small write, kept as it came
+//
+//	0      1      2      3      4         8           24           32
+//	+------+------+------+------+---------+-----------+------------+
+//	| kind | ver. |  0   |  0   | date    | receipt   | arrival ms |
+//	|      |  1   |      |      | days    | 16 bytes  |            |
+//	+------+------+------+------+---------+-----------+------------+
+//	| sink | zone offset, | school | key  | path      | content    |
+//	| text | min (s. v.)  | text   | text | long text | type text  |
+//	+------+--------------+--------+------+-----------+------------+
+//	| body: its length as an unsigned varint, at most 65,536; bytes |
+//	+---------------------------------------------------------------+
+//
+//	repeats (kind 9): how often a collected key came again
+//
+//	0      1      2      3      4         8           24        32
+//	+------+------+------+------+---------+-----------+---------+---------+-----------+
+//	| kind | ver. |  0   |  0   | date    | receipt   | raw ms  | repeats | differing |
+//	|      |  1   |      |      | days    | 16 bytes  |         | varint  | varint    |
+//	+------+------+------+------+---------+-----------+---------+---------+-----------+
+//
+// A long text has at most 2,048 bytes. A collected record names the sink that
+// it is for first, so that others pass it over without reading on. repeats is
+// how often the key came in all after its first time, while it was remembered,
+// and differing how often with another body; the first body counts.
+//
 // A version only ever adds fields behind the ones drawn here; a reader ignores
-// what it does not know. A layout that differs gets a new kind. Kinds 4
-// (correction) and 5 (digest of a day) are kept free for what their names say.
+// what it does not know. A layout that differs gets a new kind.
 const (
 	eventVersion    = 1
 	eventHeadBytes  = 32
@@ -106,6 +131,8 @@ const (
 	KindCorrection      Kind = 4 // takes the place of an arrival that a wrong timetable misjudged
 	KindDigest          Kind = 5 // what all rows of a day come to
 	KindSeal            Kind = 6 // proves the records before it
+	KindCollected       Kind = 8 // another small write, for one sink
+	KindRepeats         Kind = 9 // how often a collected key came again: evidence
 )
 
 // Basis says how the first arrival of an event is known.
@@ -138,6 +165,13 @@ type Event struct {
 	Correction *Correction // KindCorrection
 	Digest     *DayDigest  // KindDigest, with Receipt.Date and RawArrival
 	Seal       *seal.Seal  // KindSeal
+
+	// KindCollected: Receipt.ID, Receipt.School, Receipt.Date, RawArrival, the
+	// same moment in the school's zone as Receipt.FirstArrival, and this.
+	Collected *Collected
+
+	// KindRepeats: Receipt.ID, Receipt.Date, RawArrival and these.
+	Repeats, Differing uint32
 }
 
 // Correction says what a correcting event replaces, and why. RawArrival is when
@@ -251,6 +285,10 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 		return appendDigest(dst, e), nil
 	case e.Kind == KindSeal && e.Seal != nil:
 		return appendSeal(dst, e.Seal), nil
+	case e.Kind == KindCollected:
+		return appendCollectedEvent(dst, e)
+	case e.Kind == KindRepeats:
+		return appendRepeats(dst, &e.ID, e.Date, e.RawArrival.UnixMilli(), e.Repeats, e.Differing), nil
 	}
 	return dst, fmt.Errorf("writing an event: unknown kind %d", e.Kind)
 }
@@ -272,6 +310,10 @@ func DecodeEvent(data []byte) (Event, error) {
 		err = e.decodeDigest(data)
 	case KindSeal:
 		err = e.decodeSeal(data)
+	case KindCollected:
+		err = e.decodeCollected(data)
+	case KindRepeats:
+		err = e.decodeRepeats(data)
 	}
 	if err != nil {
 		return Event{}, fmt.Errorf("reading an event of kind %d: %w", data[0], err)
@@ -433,10 +475,12 @@ func (c *cursor) varint() int64 {
 	return int64(u>>1) ^ -int64(u&1)
 }
 
-func (c *cursor) text() string {
+func (c *cursor) text() string { return c.longText(fieldBytesMax) }
+
+func (c *cursor) longText(most uint64) string {
 	n := c.uvarint()
-	if n > fieldBytesMax {
-		c.fail(fmt.Errorf("a field of %d bytes, at most %d", n, fieldBytesMax))
+	if n > most {
+		c.fail(fmt.Errorf("a field of %d bytes, at most %d", n, most))
 		return ""
 	}
 	if uint64(len(c.rest)) < n {

@@ -29,6 +29,15 @@ func sampleEvent() Event {
 	}
 }
 
+func sampleCollected() Event {
+	e := sampleEvent()
+	return Event{
+		Kind: KindCollected, RawArrival: e.FirstArrival.UTC(),
+		Receipt:   Receipt{ID: e.ID, School: e.School, Date: e.Date, FirstArrival: e.FirstArrival},
+		Collected: &Collected{Sink: "progress", Key: "1/%7", Path: "/progress", ContentType: "application/json", Body: `{"at":7}`},
+	}
+}
+
 // These bytes are on disk for ever: what wrote them must always be readable.
 func TestEventBytesNeverChange(t *testing.T) {
 	arrival, verified := sampleEvent(), sampleEvent()
@@ -41,11 +50,16 @@ func TestEventBytesNeverChange(t *testing.T) {
 	digest := Event{Kind: KindDigest, RawArrival: arrival.RawArrival, Digest: &DayDigest{Before: 0x1020, Sum: Sum{Rows: 3, Digest: [32]byte{1, 31: 2}}}}
 	digest.Date = arrival.Date
 	sealed := Event{Kind: KindSeal, Seal: &seal.Seal{Leaves: 3, Key: seal.KeyID{1, 7: 2}, Root: seal.Hash{3, 31: 4}, Signature: [64]byte{5, 63: 6}}}
+	collected := sampleCollected()
+	repeats := Event{Kind: KindRepeats, Repeats: 300, Differing: 2, RawArrival: arrival.RawArrival}
+	repeats.ID, repeats.Date = arrival.ID, arrival.Date
 	for _, c := range []struct {
 		name  string
 		event Event
 		want  string
 	}{
+		{"collected", collected, "08010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "0870726f6772657373" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "04312f2537" + "092f70726f6772657373" + "10" + "6170706c69636174696f6e2f6a736f6e" + "08" + "7b226174223a377d"},
+		{"repeats", repeats, "09010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "20e853f09d010000" + "ac02" + "02"},
 		{"arrival", arrival, "01010c02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566" + "8877665544332211"},
 		{"verified arrival", verified, "03010b02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566"},
 		{"presses", count, "02010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "20e853f09d010000" + "ac02"},
@@ -110,9 +124,13 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(seed)
 	f.Add(append([]byte{byte(KindDigest), 1}, make([]byte, 62)...))
 	f.Add(append([]byte{byte(KindSeal), 1}, make([]byte, 110)...))
+	k := sampleCollected()
+	seed, _ = AppendEvent(nil, &k)
+	f.Add(seed)
+	f.Add(append([]byte{byte(KindRepeats), 1}, make([]byte, 40)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := DecodeEvent(data)
-		if err != nil || e.Kind == 0 || e.Kind > KindSeal {
+		if err != nil || e.Kind == 0 || e.Kind > KindSeal && e.Kind != KindCollected && e.Kind != KindRepeats {
 			return
 		}
 		again, err := AppendEvent(nil, &e)
@@ -121,6 +139,9 @@ func FuzzDecodeEvent(f *testing.F) {
 		}
 		if back, err := DecodeEvent(again); err != nil || !reflect.DeepEqual(back, e) {
 			t.Fatalf("read %+v, wrote and read %+v, %v", e, back, err)
+		}
+		if e.Kind == KindCollected && !json.Valid(e.AppendCollectedJSON(nil)) {
+			t.Fatalf("what was collected is not JSON: %s", e.AppendCollectedJSON(nil))
 		}
 		r := e.Receipt
 		if text := r.AppendJSON(nil); !json.Valid(text) {

@@ -19,15 +19,17 @@ import (
 //	key       1 | school text | day, 4 bytes | period text | student text | 1 | class text
 //	token     2 | first arrival, ms, 8 bytes | digest of the key, 8 bytes
 //	attempt   3 | school text | student text | attempt text
+//	collected 4 | school text | path text | key text
 //
 // Of a key's 32 bytes, the first 16 become the receipt (with version 8 and the
-// variant of RFC 9562 set), the next 8 the digest by which refused presses are
+// variant of RFC 9562 set; so with what is collected), the next 8 the digest by which refused presses are
 // remembered. Of a token's, the first 16 sign it; of an attempt's, the first 8
 // stand for it.
 const (
 	domainKey     = 1
 	domainToken   = 2
 	domainAttempt = 3
+	domainCollect = 4
 )
 
 // A token is base64url, without padding, of:
@@ -89,10 +91,25 @@ func (h *hasher) key(school string, date timetable.Date, period, student string,
 		h.in = append(h.in, 0)
 	}
 	h.digest()
-	id = ReceiptID(h.sum[:16])
+	return h.receipt(), binary.LittleEndian.Uint64(h.sum[16:])
+}
+
+// receipt is the id that the digest makes.
+func (h *hasher) receipt() ReceiptID {
+	id := ReceiptID(h.sum[:16])
 	id[6] = id[6]&0x0f | 0x80 // version 8
 	id[8] = id[8]&0x3f | 0x80 // variant 10
-	return id, binary.LittleEndian.Uint64(h.sum[16:])
+	return id
+}
+
+// collected returns the receipt of what was collected under a key.
+func (h *hasher) collected(school, path, key string) ReceiptID {
+	h.in = append(h.in[:0], domainCollect)
+	h.text(school)
+	h.text(path)
+	h.text(key)
+	h.digest()
+	return h.receipt()
 }
 
 // attempt returns the digest of an attempt, never 0. It holds for one student

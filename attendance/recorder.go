@@ -60,8 +60,9 @@ type Config struct {
 	MaxBatch   int // check-ins in one batch
 	MaxWaiting int // presses that wait at once
 
-	// MaxBatchBytes bounds the events of a batch. The journal adds its frames,
-	// and one append must fit into one segment: half a segment is safe.
+	// MaxBatchBytes bounds the check-ins of a batch; what is collected takes up
+	// to 4 MiB beside them. The journal adds its frames, and one append must fit
+	// into one segment: half a segment for all of it is safe.
 	MaxBatchBytes int
 
 	// OnAppend is called by the writer after each append with the position
@@ -81,7 +82,10 @@ type Recorder struct {
 	maxWaiting int
 	maxBytes   int
 
-	key      atomic.Pointer[seal.Key]
+	key          atomic.Pointer[seal.Key]
+	collectBytes int // of collected bodies in one batch
+	collected    collectedRoll
+
 	roll     roll
 	marks    dayMarks
 	attempts *recent // arrival of presses by their attempt
@@ -130,6 +134,7 @@ func New(c Config) (*Recorder, error) {
 	if r.maxBytes <= 0 {
 		r.maxBytes = DefaultMaxBatchBytes
 	}
+	r.collectBytes = defaultCollectBytes
 	if r.grace <= 0 {
 		r.grace = DefaultGrace
 	}
@@ -261,7 +266,7 @@ func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (
 	b.ends = append(b.ends, len(b.buf))
 	b.items = append(b.items, item{day: c.day, id: c.id, old: old, had: had, record: len(b.ends) - 1})
 	wake := b.seat()
-	first := len(b.ends) == 1
+	first := len(b.ends)+len(b.itemEnds) == 1
 	r.waiting.Add(1)
 	r.mu.Unlock()
 
@@ -317,15 +322,20 @@ func (r *Recorder) refuse(c *claim, err error) error {
 	token := h.token(c.firstMs, c.digest)
 	r.hashers.put(h)
 
-	refused := &Refused{FirstSeen: token, Err: err}
 	if errors.Is(err, ErrBusy) {
 		r.counters.busy.Add(1)
-		refused.RetryAfter = time.Second + rand.N(4*time.Second)
 	} else {
 		r.counters.down.Add(1)
-		refused.RetryAfter = 5*time.Second + rand.N(10*time.Second) // the journal tries a new segment every 5 s
 	}
-	return refused
+	return &Refused{FirstSeen: token, RetryAfter: comeBack(err), Err: err}
+}
+
+// comeBack is when to try again after err.
+func comeBack(err error) time.Duration {
+	if errors.Is(err, ErrBusy) {
+		return time.Second + rand.N(4*time.Second)
+	}
+	return 5*time.Second + rand.N(10*time.Second) // the journal tries a new segment every 5 s
 }
 
 func (r *Recorder) kickWriter() {

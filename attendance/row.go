@@ -37,6 +37,12 @@ func RowOf(e *Event) (row Row, ok bool) {
 	return Row{Receipt: e.Receipt, ClassIsKey: e.ClassIsKey, Presses: 1, Timetable: e.Timetable, Seq: e.Seq}, true
 }
 
+// event returns an arrival that makes the row, but for its presses and for how
+// its first arrival is known, which the row does not say.
+func (r *Row) event() Event {
+	return Event{Seq: r.Seq, Kind: KindArrival, Receipt: r.Receipt, ClassIsKey: r.ClassIsKey, RawArrival: r.FirstArrival.UTC(), Timetable: r.Timetable}
+}
+
 // Better reports whether r takes the place of old, a row of the same key: a
 // verified arrival takes the place of an unverified one, and among equals the
 // earlier wins. Of records about the same arrival the last one holds: it

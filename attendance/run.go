@@ -26,6 +26,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-evidence.C:
 			r.evidenceDue = true
 			r.roll.forgetBefore(r.oldestDate())
+			r.collected.age(time.Now().UnixMilli(), r.grace.Milliseconds())
 			r.flush()
 		case <-ctx.Done():
 			return r.finish()
@@ -70,21 +71,23 @@ func (r *Recorder) flush() error {
 	if err == nil {
 		r.noteDays(b, first)
 		r.counters.receipts.Add(uint64(len(b.items)))
+		r.noteCollected(b, first)
 	} else {
 		b.leaveRoll()
+		r.leaveCollected(b)
 	}
 	r.settle(b, err)
 	if err == nil && r.onAppend != nil {
-		r.onAppend(first + uint64(len(b.ends)))
+		r.onAppend(first + uint64(len(b.ends)+len(b.itemEnds)))
 	}
 	r.recycle(b)
 	return err
 }
 
-// seal closes the batch's records with one signature over all of them.
+// seal closes the batch's check-ins with one signature over all of them.
 func (r *Recorder) seal(b *batch) {
 	key := r.key.Load()
-	if key == nil {
+	if key == nil || len(b.ends) == 0 {
 		return
 	}
 	r.tree.Reset()
@@ -98,12 +101,21 @@ func (r *Recorder) seal(b *batch) {
 	b.ends = append(b.ends, len(b.buf))
 }
 
+// noteCollected counts what a durable batch collected; its records begin at
+// first.
+func (r *Recorder) noteCollected(b *batch, first uint64) {
+	if n := len(b.itemEnds); n > 0 {
+		r.collected.noteFirst(first+uint64(len(b.ends)), time.Now().UnixMilli(), r.grace.Milliseconds())
+		r.counters.collect.records.Add(uint64(n))
+	}
+}
+
 // closeBatch makes the open batch the flying one; nil when it is empty.
 func (r *Recorder) closeBatch() *batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.open
-	if len(b.ends) == 0 {
+	if len(b.ends)+len(b.itemEnds) == 0 {
 		return nil
 	}
 	next := &batch{seq: b.seq + 1}
@@ -112,6 +124,7 @@ func (r *Recorder) closeBatch() *batch {
 	}
 	if s := r.spare; s != nil {
 		next.buf, next.ends, next.items = s.buf, s.ends, s.items
+		next.itemBuf, next.itemEnds, next.itemIDs = s.itemBuf, s.itemEnds, s.itemIDs
 		r.spare = nil
 	}
 	r.open, r.flying = next, b
@@ -123,7 +136,7 @@ func (r *Recorder) append(b *batch) (first uint64, err error) {
 	began := time.Now()
 	first, err = r.log.Append(r.recordsBuf)
 	clear(r.recordsBuf)
-	r.counters.appended(len(b.ends), time.Since(began), err)
+	r.counters.appended(len(b.ends)+len(b.itemEnds), time.Since(began), err)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrDown, err)
 	}
@@ -148,8 +161,12 @@ func (r *Recorder) recycle(b *batch) {
 	if cap(b.buf) <= 2*r.maxBytes {
 		clear(b.items)
 		r.spare = &batch{buf: b.buf[:0], ends: b.ends[:0], items: b.items[:0]}
+		if cap(b.itemBuf) <= 2*r.collectBytes {
+			r.spare.itemBuf, r.spare.itemEnds, r.spare.itemIDs = b.itemBuf[:0], b.itemEnds[:0], b.itemIDs[:0]
+		}
 	}
 	b.buf, b.ends, b.items = nil, nil, nil
+	b.itemBuf, b.itemEnds, b.itemIDs = nil, nil, nil
 }
 
 // stop refuses everyone who still waits, and everyone to come.
@@ -161,6 +178,7 @@ func (r *Recorder) stop() {
 	for _, b := range left {
 		if b != nil && (b.seats > 0 || len(b.items) > 0) {
 			b.leaveRoll()
+			r.leaveCollected(b)
 			r.settle(b, ErrStopped)
 		}
 	}
@@ -179,6 +197,12 @@ func (r *Recorder) evidence(b *batch, limit int) (more bool) {
 			}
 			limit -= d.tellPresses(&d.shards[i], b, nowMs, limit)
 		}
+	}
+	for i := range r.collected.shards {
+		if limit <= 0 {
+			return true
+		}
+		limit -= r.collected.shards[i].tellRepeats(b, nowMs, limit)
 	}
 	r.evidenceDue = limit <= 0
 	return limit <= 0
@@ -220,6 +244,8 @@ func (r *Recorder) flushEvidence() (more bool, err error) {
 	return more, err
 }
 
+var errOtherSecret = errors.New("the site secret does not belong to this journal; put back the secret file that was with it")
+
 // recover fills roll and attempts from the journal.
 func (r *Recorder) recover(journal Journal) error {
 	oldest := dayNumber(r.oldestDate())
@@ -230,6 +256,12 @@ func (r *Recorder) recover(journal Journal) error {
 			return err
 		}
 		r.marks.read(rec)
+		if kindOf(rec.Data) == KindCollected {
+			if !r.restoreCollected(&rec, nowMs) {
+				return errOtherSecret
+			}
+			continue
+		}
 		if !mayBeSince(rec.Data, oldest) {
 			continue
 		}
@@ -243,7 +275,7 @@ func (r *Recorder) recover(journal Journal) error {
 			continue
 		}
 		if !checked && !r.ownReceipt(&e) {
-			return errors.New("the site secret does not belong to this journal; put back the secret file that was with it")
+			return errOtherSecret
 		}
 		checked = true
 		d := r.roll.day(e.Date)
@@ -275,7 +307,7 @@ func (r *Recorder) ownReceipt(e *Event) bool {
 // KeepFrom returns the position of the first record that a restart needs to
 // answer today's presses with their receipts; 0 when it needs none.
 func (r *Recorder) KeepFrom() uint64 {
-	var from uint64
+	from := r.collected.keepFrom()
 	for _, d := range r.roll.all() {
 		if seq := d.firstSeq.Load(); seq != 0 && (from == 0 || seq < from) {
 			from = seq
@@ -289,6 +321,7 @@ type counters struct {
 	receipts, again, busy, down, invalid, undecodable atomic.Uint64
 	batches, records, appendNs                        atomic.Uint64
 	lastErr                                           atomic.Pointer[error]
+	collect                                           collectCounters
 }
 
 func (c *counters) appended(records int, took time.Duration, err error) {
