@@ -14,18 +14,26 @@ type Options struct {
 	// MemoryBytes bounds what is kept in memory, fields and bookkeeping
 	// included; 0 is 256 MiB, less than 1 MiB an error.
 	MemoryBytes int64
+
+	// PurgeFile is where purges are written down, so that they hold for what a
+	// disk keeps through a restart; empty: they end with the process.
+	PurgeFile string
 }
 
 // Cache keeps stored responses. All methods may be called at once.
 type Cache struct {
 	memory      *memory
 	uncacheable uncacheable
+	purges      purges
+	census      census
 	scratch     sync.Pool // of *[]byte, for variant keys
 
 	lookups [counterCells]lookupCounts
 	puts    atomic.Uint64
 	refused atomic.Uint64
 	learnt  atomic.Uint64
+
+	purgeCount atomic.Uint64
 }
 
 // New makes an empty cache. Run must be started for objects to outlive the
@@ -36,6 +44,12 @@ func New(o Options) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{memory: m}
+	if o.PurgeFile != "" {
+		if err := openPurgeFile(o.PurgeFile, &c.purges); err != nil {
+			m.tail.Close()
+			return nil, err
+		}
+	}
 	c.scratch.New = func() any { b := make([]byte, 0, 512); return &b }
 	return c, nil
 }
@@ -54,10 +68,10 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Close frees the memory tier and its goroutines. Run must have returned, and
-// nothing may be called any more. The error is always nil.
+// nothing may be called any more.
 func (c *Cache) Close() error {
 	c.memory.tail.Close()
-	return nil
+	return c.purges.file.close()
 }
 
 // Outcome is what a look-up came to.
@@ -137,7 +151,12 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 		f.inTail = e.where.Load() == inTail
 		f.Vary = e.variants[0].Verdict.Vary
 		f.Reason = "vary-miss"
-		if s := c.selectVariant(e, r.Fields); s != nil {
+		switch s := c.selectVariant(e, r.Fields); {
+		case s == nil:
+		case c.purged(s):
+			c.memory.swap(s, nil)
+			f.Reason, f.Detail = "uri-miss", "purged"
+		default:
 			f.consider(s, &w, r, p, now)
 		}
 	}
@@ -249,17 +268,18 @@ const scratchMax = 64 << 10
 // until the budget or an invalidation takes it, and a key that s shows to be
 // shareable is no longer remembered as uncacheable.
 //
-// It returns false, and changes nothing, when s may not be stored, when it is
-// larger than MaxObjectBytes allows, or when it is an error and would displace
-// a response that may still serve on error.
+// It returns false when s may not be stored, when it is larger than
+// MaxObjectBytes allows, when it is an error and would displace a response that
+// may still serve on error, or when its key was invalidated or it was purged
+// for good since its fetch began (Begin): then s answers nobody.
 func (c *Cache) Put(s *Stored) bool {
 	if !s.Verdict.Store {
 		c.refused.Add(1)
 		return false
 	}
 	now := s.responseTime
-	kept := c.memory.put(s, func(old *Stored) bool {
-		return s.Verdict.errorReply && !old.Verdict.errorReply && old.MayServeOnError(now)
+	kept := !c.purged(s) && c.memory.put(s, func(old *Stored) bool {
+		return s.Verdict.errorReply && !old.Verdict.errorReply && old.MayServeOnError(now) && !c.purged(old)
 	})
 	if !kept {
 		c.refused.Add(1)
@@ -277,7 +297,8 @@ func (c *Cache) Put(s *Stored) bool {
 func (c *Cache) MaxObjectBytes() int64 { return c.memory.largest() - entryBytes }
 
 // Invalidate takes out every stored response of the key, and reports whether
-// there was one. Look-ups that begin afterwards do not find it.
+// there was one. Look-ups that begin afterwards do not find it, nor what a
+// fetch brings that had begun before.
 func (c *Cache) Invalidate(key []byte) bool { return c.memory.remove(key) }
 
 // MarkUncacheable remembers for d that what r asks for is not shareable. The

@@ -31,6 +31,7 @@ import (
 //	= serves
 //	wait 30s                           time goes by
 //	invalidate /a
+//	purge soft tag lesson-17           also hard; url, host, prefix
 //
 // An expectation names words that have to be among those got. {-10s} in a
 // field value is the HTTP-date ten seconds ago. What may be stored is put, what
@@ -126,6 +127,9 @@ func (k *talk) run(c conversation) {
 		case "invalidate":
 			k.settle()
 			k.cache.Invalidate(keyOf(rest))
+		case "purge":
+			k.settle()
+			k.purge(rest)
 		default:
 			k.t.Fatalf("%s: cannot read %q", k.where, line)
 		}
@@ -133,7 +137,7 @@ func (k *talk) run(c conversation) {
 	k.settle()
 }
 
-func keyOf(target string) []byte { return []byte("http://school.example" + target) }
+func keyOf(target string) []byte { return []byte("http school.example " + target) }
 
 func (k *talk) readRequest(rest string) {
 	if method, target, ok := strings.Cut(rest, " "); ok && !strings.HasSuffix(method, ":") {
@@ -176,6 +180,7 @@ func (k *talk) settle() {
 	case k.request != nil && k.found == nil:
 		k.request.Fields = k.fields
 		k.asked = time.Now()
+		k.cache.Begin(k.request)
 		f := k.cache.Lookup(k.request, &k.policy, k.asked)
 		k.found = &f
 		k.got = describe(k.fields, &f)
@@ -283,6 +288,20 @@ func (k *talk) setPolicy(words string) {
 			k.t.Fatalf("%s: no such policy: %q", k.where, w)
 		}
 	}
+}
+
+func (k *talk) purge(words string) {
+	how, rest, _ := strings.Cut(words, " ")
+	kind, text, _ := strings.Cut(rest, " ")
+	by, ok := map[string]SelectBy{"url": ByURL, "host": ByHost, "prefix": ByPrefix, "tag": ByTag}[kind]
+	if !ok {
+		k.t.Fatalf("%s: no such selector: %q", k.where, kind)
+	}
+	counts, err := k.cache.Purge([]Selector{{by, text}}, how == "hard")
+	if err != nil {
+		k.t.Fatalf("%s: %v", k.where, err)
+	}
+	k.got = []string{fmt.Sprintf("count=%d", counts[0])}
 }
 
 func (k *talk) duration(s string) time.Duration {

@@ -5,13 +5,16 @@
 // It promises that a response is shared and stored only when its own header
 // section allows it, that nothing which came for one user, or with Set-Cookie,
 // is kept for another, that what Put stored is found by the next Lookup, that
-// a Lookup takes no lock and a hit allocates nothing, and that the accounted
-// bytes never exceed the budget.
+// a hit allocates nothing and takes no lock but, once after a purge, one for
+// reading, and that the accounted bytes never exceed the budget. What is purged
+// or invalidated is so for every Lookup that begins afterwards, and for what
+// fetches bring that began before.
 //
 // It does not fetch, collapse requests, answer ranges or write to disk: it
 // keeps whole responses in memory. It reads the clock only in MarkUncacheable;
 // everything else is told the time.
 //
 // Start reading at Judge (may it be stored, is it fresh: pure functions), then
-// Cache.Lookup, then memory (who stays when memory is short).
+// Cache.Lookup, then purges (rules that are held against stored responses when
+// they are looked up), then memory (who stays when memory is short).
 package cache

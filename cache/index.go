@@ -98,6 +98,19 @@ func (x *index) get(hash uint64) *entry {
 	return nil
 }
 
+// each calls f with every entry that is there from its beginning to its end,
+// and perhaps with others. It takes no lock.
+func (x *index) each(f func(*entry)) {
+	for i := range x.shards {
+		buckets := *x.shards[i].buckets.Load()
+		for b := range buckets {
+			for n := buckets[b].Load(); n != nil; n = n.next {
+				f(n.entry.Load())
+			}
+		}
+	}
+}
+
 // set puts e in the place of whatever has its hash. Look-ups that begin after
 // set returned find it.
 func (x *index) set(e *entry) {

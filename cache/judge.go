@@ -29,10 +29,14 @@ type Policy struct {
 // Request is what the cache wants to know of a request.
 type Request struct {
 	Method string
-	// Key is the primary key: scheme, authority, path and query. It is
-	// compared in full and copied when kept.
+	// Key is the primary key: scheme, authority in lower case, path and query,
+	// with a space after the first two. It is compared in full and copied when
+	// kept.
 	Key    []byte
 	Fields field.Fields
+
+	born   uint64 // set by Cache.Begin
+	change uint32
 }
 
 // Verdict is what may be done with a response, found from its header section

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
@@ -37,6 +38,10 @@ type memory struct {
 	tailed   int64 // bytes in ristretto, doomed ones included
 	objects  int64 // stored responses in the index
 	counts   memoryCounts
+
+	// changed counts invalidations by hash of the key: written under mu. Keys
+	// that share a cell cost each other a fetch now and then.
+	changed [1 << 14]atomic.Uint32
 }
 
 // memoryCounts are guarded by memory.mu.
@@ -115,7 +120,8 @@ func (m *memory) get(key []byte) *entry {
 }
 
 // put stores s among the variants of its key. It reports false, and changes
-// nothing, when s is too large or keep(old) refuses for the stored response
+// nothing, when s is too large, when its key was invalidated since its fetch
+// began, or when keep(old) refuses for the stored response
 // that it would replace.
 func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 	if s.size+entryBytes > m.largest() {
@@ -124,6 +130,9 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 	hash := m.index.hash(view(s.key))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.changed[hash%uint64(len(m.changed))].Load() != s.change {
+		return false
+	}
 	old := m.index.get(hash)
 	variants := []*Stored{s}
 	size := s.size + entryBytes
@@ -175,11 +184,28 @@ func (m *memory) swap(old, s *Stored) bool {
 	return true
 }
 
+// changes tells how often something with the key has been invalidated.
+func (m *memory) changes(key []byte) uint32 {
+	return m.changed[m.index.hash(key)%uint64(len(m.changed))].Load()
+}
+
+// each calls f with every stored response that is there from its beginning to
+// its end. It takes no lock, and f may put and remove.
+func (m *memory) each(f func(*Stored)) {
+	m.index.each(func(e *entry) {
+		for _, s := range e.variants {
+			f(s)
+		}
+	})
+}
+
 // remove takes out the entry of the key and reports whether there was one.
+// What a fetch brings that has begun before is not put any more.
 func (m *memory) remove(key []byte) bool {
 	hash := m.index.hash(key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changed[hash%uint64(len(m.changed))].Add(1)
 	e := m.index.get(hash)
 	if e == nil || e.key != string(key) {
 		return false

@@ -38,6 +38,7 @@ func request(key string, fields ...field.Field) *Request {
 // object is a fresh response of so many bytes under the key.
 func object(c *Cache, r *Request, bytes int, fields ...field.Field) *Stored {
 	res := append(field.List{{Name: "Cache-Control", Value: "max-age=3600"}, {Name: "Content-Type", Value: "text/html"}}, fields...)
+	c.Begin(r)
 	v := Judge(r, &Policy{}, 200, res, nine, nine)
 	return c.NewStored(r, v, 200, res, make([]byte, bytes), nine, nine)
 }
@@ -367,6 +368,7 @@ func TestKeysAreComparedInFull(t *testing.T) {
 	if c.Invalidate(r.Key) {
 		t.Error("invalidating a key took out another's response")
 	}
+	s = object(c, r, 10)
 	c.Put(s)
 	if f := c.Lookup(r, &Policy{}, nine); f.Stored != s {
 		t.Error("a key displaced by one of the same hash cannot be put again")

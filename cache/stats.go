@@ -49,6 +49,7 @@ type Stats struct {
 	Puts        uint64
 	PutsRefused uint64 // too large, or an error in the place of something better
 	Learnt      uint64 // MarkUncacheable
+	Purges      uint64 // selectors purged
 
 	Evictions   uint64 // entries that the budget pushed out
 	HandedOver  uint64 // entries that ristretto took from the window
@@ -62,7 +63,7 @@ type Stats struct {
 // Stats returns the counters. They are read one after the other, so sums may
 // be off by what happened meanwhile.
 func (c *Cache) Stats() Stats {
-	s := Stats{Puts: c.puts.Load(), PutsRefused: c.refused.Load(), Learnt: c.learnt.Load()}
+	s := Stats{Puts: c.puts.Load(), PutsRefused: c.refused.Load(), Learnt: c.learnt.Load(), Purges: c.purgeCount.Load()}
 	for i := range c.lookups {
 		cell := &c.lookups[i]
 		s.Hits += cell.hits.Load()

@@ -26,6 +26,12 @@ type Stored struct {
 	lastModified time.Time // zero when there is none
 	size         int64     // what it is accounted with
 
+	tags   []string      // for purges
+	born   uint64        // generation of purges in which its fetch began
+	change uint32        // of memory.changes, when its fetch began
+	seen   atomic.Uint64 // it has been held against the rules up to this generation
+	soft   atomic.Uint64 // generation of the soft purge that made it stale, or 0
+
 	prepared atomic.Pointer[prepared]
 }
 
@@ -56,9 +62,26 @@ func (c *Cache) NewStored(r *Request, v Verdict, status int, res field.List, bod
 		key:          string(r.Key),
 		variant:      string(VariantKey(nil, v.Vary, r.Fields)),
 		responseTime: responseTime,
+		tags:         tagsIn(res),
 	}
+	s.begun(r)
 	s.index()
 	return s
+}
+
+// begun takes over when the fetch of r began.
+func (s *Stored) begun(r *Request) {
+	s.born, s.change = r.born, r.change
+	s.seen.Store(r.born)
+}
+
+func tagsIn(l field.List) []string {
+	if !l.Has("Surrogate-Key") && !l.Has("Cache-Tag") {
+		return nil
+	}
+	surrogate, _ := joinList(l, "Surrogate-Key")
+	tags, _ := joinList(l, "Cache-Tag")
+	return tagsOf(surrogate, tags)
 }
 
 // index finds what look-ups and validation need in s.Fields, and its size.
@@ -72,6 +95,9 @@ func (s *Stored) index() {
 	for _, f := range s.Fields {
 		s.size += fieldBytes + 2*int64(len(f.Name)+len(f.Value))
 	}
+	for _, tag := range s.tags {
+		s.size += fieldBytes/2 + int64(len(tag))
+	}
 }
 
 const (
@@ -84,12 +110,12 @@ const (
 )
 
 // storable leaves out what RFC 9111 section 3.1 keeps from being stored, what
-// the response withholds, and Age; a Date that is missing or unreadable is the
+// the response withholds, tags for purges, and Age; a Date that is missing or unreadable is the
 // time of arrival (RFC 9110 section 6.6.1).
 func storable(res field.List, withheld []string, date time.Time) field.List {
 	kept := res.Without(func(name string) bool {
 		n := view(name)
-		return field.HopByHop(n) || sameName(name, "Age") || sameName(name, "Proxy-Authentication-Info") ||
+		return field.HopByHop(n) || sameName(name, "Age") || sameName(name, "Proxy-Authentication-Info") || TagField(n) ||
 			named(withheld, n) || field.ConnectionNames(res, n)
 	})
 	if _, ok := parseDate(view(kept.Get("Date")), date); ok {
@@ -105,12 +131,17 @@ func (s *Stored) Age(now time.Time) time.Duration {
 }
 
 // FreshFor is how much of the freshness lifetime is left; at or below zero the
-// response is stale. One that needs validation at every use has none.
+// response is stale. One that needs validation at every use has none, one that
+// was purged softly has had none since.
 func (s *Stored) FreshFor(now time.Time) time.Duration {
 	if s.Verdict.validate {
 		return -s.Age(now)
 	}
-	return s.Verdict.Lifetime - s.Age(now)
+	left := s.Verdict.Lifetime - s.Age(now)
+	if soft := s.soft.Load(); soft != 0 {
+		left = min(left, time.UnixMicro(int64(soft)).Sub(now), -1)
+	}
+	return left
 }
 
 // MayServeOnError reports whether the response may be sent when the origin
@@ -161,11 +192,11 @@ func (s *Stored) modifiedBase() time.Time {
 // 4.3.4). It returns old with the fields of the 304 in it, ready to answer the
 // request. If the cache still holds old, that has taken its place there, or,
 // when it may not be stored, old is gone; what was put or invalidated meanwhile
-// stays as it is. False means that the 304 speaks of another response: old is
-// left as it was, and the caller fetches again without validators. On an
+// stays as it is. False means that the 304 speaks of another response, or that
+// old has been purged: it is left as it was, and the caller fetches again without validators. On an
 // anonymous route a Set-Cookie of the 304 is left out.
 func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, requestTime, responseTime time.Time) (*Stored, bool) {
-	if !old.namedBy(res304) {
+	if !old.namedBy(res304) || c.purged(old) {
 		return nil, false
 	}
 	date := responseTime
@@ -179,8 +210,12 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	v := Judge(r, p, old.Status, merged, requestTime, responseTime)
 	s := &Stored{
 		Status: old.Status, Fields: storable(merged, v.withheld, date), Body: old.Body, Verdict: v,
-		key: old.key, variant: old.variant, responseTime: responseTime,
+		key: old.key, variant: old.variant, responseTime: responseTime, tags: old.tags,
 	}
+	if tags := tagsIn(res304); tags != nil {
+		s.tags = tags
+	}
+	s.begun(r)
 	if !sameNames(v.Vary, old.Verdict.Vary) {
 		s.variant = string(VariantKey(nil, v.Vary, r.Fields))
 	}

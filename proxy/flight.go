@@ -101,9 +101,15 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 			return
 		}
 		x.note.collapsed = !leader
-		if s := l.answer(); s != nil && !leader && !s.Suits(&x.request, x.route.Cache) {
-			key = x.variantKey(s.Verdict.Vary)
-			continue
+		if s := l.answer(); s != nil && !leader {
+			if l.failed == 0 && p.cache.Outdated(s) { // whoever asks since the purge gets something newer
+				f.Land()
+				continue
+			}
+			if !s.Suits(&x.request, x.route.Cache) {
+				key = x.variantKey(s.Verdict.Vary)
+				continue
+			}
 		}
 		if p.answerLanding(x, l, leader) {
 			return
@@ -278,7 +284,7 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 	limit := plan.route.Origin.Limit
 	if err := limit.Acquire(ctx); err != nil {
 		cancel()
-		f.Publish(plan.failed(0, err))
+		f.Publish(p.failed(plan, 0, err))
 		return
 	}
 	handedOver := false
@@ -289,6 +295,7 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 		}
 	}()
 	requestTime := time.Now()
+	p.cache.Begin(&plan.request)
 	res, err := plan.route.Origin.Pool.Do(ctx, plan.send)
 	if err != nil {
 		p.failedFlight(f, plan, err)
@@ -301,14 +308,14 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 // failedFlight tells everybody that the origin gave no answer, and keeps that
 // for those who come next.
 func (p *Proxy) failedFlight(f *coalesce.Flight[*landing], plan *flightPlan, err error) {
-	l := plan.failed(0, err)
+	l := p.failed(plan, 0, err)
 	p.hold(f, l)
 	f.Publish(l)
 }
 
 // failed is what is published when the origin gave no answer, or an error.
-func (plan *flightPlan) failed(status int, err error) *landing {
-	if plan.old != nil && plan.old.MayServeOnError(time.Now()) {
+func (p *Proxy) failed(plan *flightPlan, status int, err error) *landing {
+	if p.standsIn(plan.old, time.Now()) {
 		l := &landing{fresh: plan.old, failed: status}
 		if status == 0 {
 			l.failed = -1
@@ -316,6 +323,12 @@ func (plan *flightPlan) failed(status int, err error) *landing {
 		return l
 	}
 	return &landing{err: err, status: status}
+}
+
+// standsIn reports whether old, which may be nil, may answer while the origin
+// fails.
+func (p *Proxy) standsIn(old *cache.Stored, now time.Time) bool {
+	return old != nil && old.MayServeOnError(now) && !p.cache.Gone(old)
 }
 
 // touchdown is a fetch whose response's header section has arrived.
@@ -337,9 +350,9 @@ func (t *touchdown) handedOver() bool {
 	if res.Status == 304 && plan.old != nil {
 		return t.freshened()
 	}
-	if serverError(res.Status) && plan.old != nil && plan.old.MayServeOnError(t.responseTime) {
+	if serverError(res.Status) && p.standsIn(plan.old, t.responseTime) {
 		res.Body.Close()
-		t.f.Publish(plan.failed(res.Status, nil))
+		t.f.Publish(p.failed(plan, res.Status, nil))
 		return false
 	}
 	policy := plan.route.Cache
@@ -392,6 +405,7 @@ func (t *touchdown) freshened() (handedOver bool) {
 	plan.old = nil
 	plan.send.Fields = plan.request.Fields.(field.List)
 	t.requestTime = time.Now()
+	t.p.cache.Begin(&plan.request)
 	res, err := plan.route.Origin.Pool.Do(t.ctx, plan.send)
 	if err != nil {
 		t.p.failedFlight(t.f, plan, err)

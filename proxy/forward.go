@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"firstbell/cache"
 	"firstbell/proxy/admission"
 	"firstbell/proxy/field"
 	"firstbell/proxy/origin"
@@ -44,7 +45,20 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 // may be nil, is called when that is over.
 func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as outcome) {
 	x.outcome = as
-	p.sendCoded(x, res.Status, res.Fields, res.ContentLength, &originBody{body: res.Body, done: done})
+	fields := res.Fields
+	if x.route.Cache != nil {
+		fields = withoutTags(fields)
+	}
+	p.sendCoded(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, done: done})
+}
+
+// withoutTags leaves out what is said to caches about purges; stored responses
+// have lost it already.
+func withoutTags(fields field.List) field.List {
+	if !fields.Has("Surrogate-Key") && !fields.Has("Cache-Tag") {
+		return fields
+	}
+	return fields.Without(func(name string) bool { return cache.TagField([]byte(name)) })
 }
 
 func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cache.Anonymous }

@@ -41,6 +41,7 @@ func commands() []command {
 		{"inspect", "show the journal: segments, records, damage", runInspect},
 		{"status", "show how a running firstbell does", runStatus},
 		{"reload", "have a running firstbell read its file again", runReload},
+		{"purge", "have a running firstbell make stored responses stale, or drop them", runPurge},
 		{"version", "show the version", runVersion},
 		{"help", "show this", runHelp},
 	}

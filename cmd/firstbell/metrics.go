@@ -53,6 +53,7 @@ var (
 	mEvictions   = counter("cache_evictions_total", "Stored responses pushed out for room.")
 	mPuts        = counter("cache_puts_total", "Responses stored.")
 	mPutsRefused = counter("cache_puts_refused_total", "Responses not stored: too large, or worse than what is there.")
+	mPurges      = counter("cache_purges_total", "Selectors purged.")
 	mLearnt      = counter("cache_uncacheable_learnt_total", "Keys found to be not shareable.")
 
 	mAdmissionMax     = gauge("admission_max", "Requests that an origin is asked at once, at most.", "origin")
@@ -162,6 +163,7 @@ func collectCache(ch chan<- prometheus.Metric, s *server) {
 	mPuts.send(ch, float64(c.Puts))
 	mPutsRefused.send(ch, float64(c.PutsRefused))
 	mLearnt.send(ch, float64(c.Learnt))
+	mPurges.send(ch, float64(c.Purges))
 }
 
 func collectOrigins(ch chan<- prometheus.Metric, s *server) {

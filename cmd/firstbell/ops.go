@@ -30,6 +30,7 @@ func newOps(s *server) *http.Server {
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.HandleFunc("GET /{$}", s.servePage)
 	mux.HandleFunc("POST /reload", s.serveReload)
+	mux.HandleFunc("POST /purge", s.servePurge)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -181,7 +182,8 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 <h2>Cache</h2><table>
 <tr><td>stored responses</td><td class="n">{{.Cache.Objects}}</td></tr>
 <tr><td>memory</td><td class="n">{{.Cache.Bytes}} of {{.Cache.MaxBytes}} bytes</td></tr>
-<tr><td>evicted</td><td class="n">{{.Cache.Evictions}}</td></tr></table>
+<tr><td>evicted</td><td class="n">{{.Cache.Evictions}}</td></tr>
+{{with .Cache.LastPurge}}<tr><td>last purge</td><td>{{range .Purged}}{{.By}} {{.What}}: {{.Count}}<br>{{end}}{{if .Hard}}hard, {{end}}from {{.From}}{{with .By}}, {{.}}{{end}}, {{.At.Format "2006-01-02 15:04:05 MST"}}</td></tr>{{end}}</table>
 <p><small><a href="/status">status as JSON</a> · <a href="/metrics">metrics</a> · <a href="/readyz">readyz</a></small></p>
 </body></html>
 {{define "delivery"}}{{if .Error}}<span class="bad">{{if .Stopped}}stopped, look at it{{else}}failing, trying again{{end}}: {{.Error}}</span>{{else}}<span class="good">delivering</span>{{end}}, {{.Rows}} rows in {{.Writes}} writes{{if .Parked}}, <span class="bad">{{.Parked}} parked</span>{{end}}{{if .Age}}, the oldest waits {{.Age}} s{{end}}{{end}}

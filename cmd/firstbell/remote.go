@@ -29,7 +29,7 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	text, _, err := askOps(ctx, "status", *file, stderr, http.MethodGet, "/status")
+	text, _, err := askOps(ctx, "status", *file, stderr, http.MethodGet, "/status", nil)
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,10 @@ func printStatus(w io.Writer, r *statusReport) {
 		}
 	}
 	fmt.Fprintf(w, "\ncache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
+	if p := r.Cache.LastPurge; p != nil {
+		fmt.Fprintf(w, "          %d selectors purged, last by %s %s from %s at %s\n", r.Cache.Purges,
+			p.Purged[0].By, p.Purged[0].What, p.From, p.At.Local().Format(time.DateTime))
+	}
 	for _, o := range r.Origins {
 		fmt.Fprintf(w, "origin    %s: %d of %d in use, %d wait, %d refused\n", o.Name, o.InUse, o.Max, o.Waiting, o.Refused)
 		for _, s := range o.Servers {
@@ -100,7 +104,7 @@ func runReload(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return err
 	}
 	// The file may be the one with the mistake, but where to ask is needed.
-	text, status, err := askOps(ctx, "reload", *file, stderr, http.MethodPost, "/reload")
+	text, status, err := askOps(ctx, "reload", *file, stderr, http.MethodPost, "/reload", nil)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func runReload(ctx context.Context, args []string, stdout, stderr io.Writer) err
 }
 
 // askOps asks the ops listener that the file names.
-func askOps(ctx context.Context, name, file string, stderr io.Writer, method, path string) (text []byte, status int, err error) {
+func askOps(ctx context.Context, name, file string, stderr io.Writer, method, path string, body io.Reader) (text []byte, status int, err error) {
 	if file == "" {
 		return nil, 0, usageError("firstbell " + name + ": name the file: -config FILE")
 	}
@@ -136,7 +140,7 @@ func askOps(ctx context.Context, name, file string, stderr io.Writer, method, pa
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(listen)+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(listen)+path, body)
 	if err != nil {
 		return nil, 0, fmt.Errorf("asking %s: %w", listen, err)
 	}

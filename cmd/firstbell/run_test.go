@@ -488,6 +488,73 @@ func TestStatusAndReloadAskTheRunningOne(t *testing.T) {
 	}
 }
 
+func TestPurgeAsksTheRunningOneAndIsLogged(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := taken.Addr().String()
+	taken.Close()
+	file := writeFile(t, newOrigin(t).URL, `ops: "127.0.0.1:0"`, fmt.Sprintf("ops: %q", address))
+	r := serve(t, file)
+	outcome := func() string {
+		t.Helper()
+		res, err := http.Get("http://" + r.web + "/lessons/1?a=b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.Header.Get("Cache-Status")
+	}
+	outcome()
+	for _, c := range []struct{ args, said, next string }{
+		{"-dry-run -prefix " + r.web + "/lessons", "1 stored responses would be now stale", "; hit"},
+		{"-prefix " + r.web + "/lessons -host none.example", "host none.example: 0 stored responses now stale\nprefix ", "fwd=stale"},
+		{"-hard -url http://" + r.web + "/lessons/1?a=b", "1 stored responses gone", "fwd=uri-miss"},
+		{"-hard -host 127.0.0.1", "1 stored responses gone", "fwd=uri-miss"},
+	} {
+		stdout, stderr, err := firstbell(t, append([]string{"purge", "-config", file}, strings.Fields(c.args)...)...)
+		if err != nil || !strings.Contains(stdout, c.said) {
+			t.Errorf("purge %s: got %v, %s%s; want %q", c.args, err, stdout, stderr, c.said)
+		}
+		if got := outcome(); !strings.Contains(got, c.next) {
+			t.Errorf("after purge %s: Cache-Status %s, want %s", c.args, got, c.next)
+		}
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		said string
+	}{
+		{"", 2, "say what"},
+		{"-url a.example", 1, "write a host and a path"},
+		{"-prefix a.example/../b?c", 1, "no query"},
+		{"-tag a,b", 1, "one tag"},
+		{"-host a/b", 1, "write a name"},
+		{"-url http://a.example/x/../y", 1, "dot segment"},
+	} {
+		_, _, err := firstbell(t, append([]string{"purge", "-config", file}, strings.Fields(c.args)...)...)
+		if exitCode(err) != c.code || !strings.Contains(err.Error(), c.said) {
+			t.Errorf("purge %s: exit %d, %v; want %d, %q", c.args, exitCode(err), err, c.code, c.said)
+		}
+	}
+	if status, answer := ask(t, "POST", "http://"+r.ops+"/purge", `{"tagz": ["a"]}`); status != 422 || !strings.Contains(answer, "tagz") {
+		t.Errorf("POST /purge with an unknown key: %d %s, want 422", status, answer)
+	}
+	if status, answer := ask(t, "POST", "http://"+r.ops+"/purge", `{"hosts": ["*"], "by": "the publishing tool"}`, "Authorization", "Basic Y21zOng="); status != 200 {
+		t.Errorf("POST /purge: %d %s, want 200", status, answer)
+	}
+	for _, want := range []string{`msg=purged by_prefix=` + r.web + `/lessons count=1 hard=false dry_run=true from=127.0.0.1:`, `msg=purged by_host=* count=1 hard=false dry_run=false from="\"cms\" at 127.0.0.1:`, `by="the publishing tool"`} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, r.log)
+		}
+	}
+	stdout, _, _ := firstbell(t, "status", "-config", file)
+	if !strings.Contains(stdout, `5 selectors purged, last by host * from "cms" at 127.0.0.1:`) {
+		t.Errorf("status: got %s, want the last purge", stdout)
+	}
+}
+
 func TestEndingAnswersWhatIsUnderWay(t *testing.T) {
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -98,7 +98,8 @@ type server struct {
 
 	ready   atomic.Bool
 	reloads reloads
-	now     atomic.Pointer[setting] // what is in force
+	purged  atomic.Pointer[purgeAnswered] // the last that changed something, or nil
+	now     atomic.Pointer[setting]       // what is in force
 
 	work context.Context // ends when requests have been answered
 	end  context.CancelFunc

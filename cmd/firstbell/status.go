@@ -49,6 +49,9 @@ type cacheStatus struct {
 	Misses    uint64 `json:"misses"`
 	Bypasses  uint64 `json:"bypasses"`
 	Evictions uint64 `json:"evictions"`
+
+	Purges    uint64         `json:"purges"` // selectors
+	LastPurge *purgeAnswered `json:"last_purge,omitempty"`
 }
 
 type originStatus struct {
@@ -140,6 +143,7 @@ func (s *server) report() *statusReport {
 	r.Cache = cacheStatus{
 		Objects: c.Objects, Bytes: c.WindowBytes + c.TailBytes, MaxBytes: c.MaxBytes,
 		Hits: c.Hits, Stale: c.StaleHits, Misses: c.Misses, Bypasses: c.Bypasses, Evictions: c.Evictions,
+		Purges: c.Purges, LastPurge: s.purged.Load(),
 	}
 	for _, name := range config.SortedKeys(now.origins) {
 		r.Origins = append(r.Origins, originReport(name, now.origins[name]))

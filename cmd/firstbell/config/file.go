@@ -25,7 +25,6 @@ type Config struct {
 	_          struct{}              `yaml:"warm" later:"warming the cache before the bell comes with a later one"`
 	_          struct{}              `yaml:"freeze" later:"freezing changes during lessons comes with a later one"`
 	_          struct{}              `yaml:"waiting_room" later:"the waiting room comes with a later one"`
-	_          struct{}              `yaml:"purge" later:"purging comes with a later one"`
 
 	// What the file leads to, found out while it is checked.
 	File     string         `yaml:"-"` // as named by the user
