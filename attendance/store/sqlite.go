@@ -41,6 +41,7 @@ type Reader interface {
 type Store interface {
 	attendance.Target
 	Reader
+	Past
 
 	// Writes returns how many statements have written, since Open.
 	Writes() uint64

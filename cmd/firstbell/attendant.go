@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"firstbell/attendance"
@@ -25,6 +26,7 @@ type attendant struct {
 	store     *store.SQLite
 	journal   *wal.Log
 	readers   []*wal.Reader // one for each delivery
+	begins    atomic.Uint64 // the journal has nothing before this position
 	recorder  *attendance.Recorder
 	toStore   *attendance.Delivery
 	sinks     []*sinkDelivery
@@ -74,7 +76,7 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a 
 	if err = a.openRecorder(conf, schools); err != nil {
 		return a, err
 	}
-	if a.toStore, err = a.openDelivery("store", a.store, storeBulkMax, storeGather); err != nil {
+	if a.toStore, err = a.openDelivery(attendance.DeliveryConfig{Name: "store", Target: a.store, BulkMax: storeBulkMax, Gather: storeGather}); err != nil {
 		return a, err
 	}
 	for _, s := range conf.Sinks {
@@ -91,6 +93,7 @@ func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Sc
 		return err
 	}
 	defer past.Close()
+	a.begins.Store(past.First())
 	secret, err := attendance.OpenSecret(conf.Journal, a.journal.Next() <= 1)
 	if err != nil {
 		return err
@@ -120,17 +123,15 @@ const (
 	storeGather  = 5 * time.Second
 )
 
-// openDelivery makes a delivery with a reader of its own; zero bounds are
-// attendance's defaults.
-func (a *attendant) openDelivery(name string, to attendance.Target, bulk int, gather time.Duration) (*attendance.Delivery, error) {
+// openDelivery completes what a delivery is made of with a reader of its own.
+func (a *attendant) openDelivery(c attendance.DeliveryConfig) (*attendance.Delivery, error) {
 	r, err := wal.OpenReader(a.dirs...)
 	if err != nil {
 		return nil, err
 	}
 	a.readers = append(a.readers, r)
-	return attendance.NewDelivery(attendance.DeliveryConfig{
-		Name: name, Journal: attendance.ReadJournal(r), Target: to, End: a.journal.Next, BulkMax: bulk, Gather: gather,
-	}), nil
+	c.Journal, c.End, c.Begins = attendance.ReadJournal(r), a.journal.Next, a.begins.Load
+	return attendance.NewDelivery(c), nil
 }
 
 func (a *attendant) openSink(h *config.HTTPSink) error {
@@ -146,7 +147,7 @@ func (a *attendant) openSink(h *config.HTTPSink) error {
 		return err
 	}
 	a.sinks = append(a.sinks, s)
-	s.delivery, err = a.openDelivery(h.Name, s.target, h.Batch, 0)
+	s.delivery, err = a.openDelivery(attendance.DeliveryConfig{Name: h.Name, Target: s.target, Past: a.store.Between, BulkMax: h.Batch})
 	return err
 }
 
@@ -224,15 +225,20 @@ func (a *attendant) retain(ctx context.Context) error {
 	}
 }
 
-// removeBefore removes what arrived before a moment and is not needed any more.
-func (a *attendant) removeBefore(moment time.Time) error {
+// needed is the position from which on the journal is needed: by the store, and
+// by a restart, which must know today's receipts. Sinks of check-ins hold
+// nothing: what they lack they read from the store. 0: nothing may go yet.
+func (a *attendant) needed() uint64 {
 	upTo := a.toStore.Stats().Next
-	for _, s := range a.sinks {
-		upTo = min(upTo, s.delivery.Stats().Next)
-	}
 	if keep := a.recorder.KeepFrom(); keep != 0 {
 		upTo = min(upTo, keep)
 	}
+	return upTo
+}
+
+// removeBefore removes what arrived before a moment and is not needed any more.
+func (a *attendant) removeBefore(moment time.Time) error {
+	upTo := a.needed()
 	if upTo == 0 {
 		return nil // a delivery has not begun yet
 	}
@@ -251,6 +257,19 @@ func (a *attendant) removeBefore(moment time.Time) error {
 		e, err := attendance.DecodeEvent(rec.Data)
 		if err == nil && e.RawArrival.After(moment) {
 			upTo = rec.Seq
+			break
+		}
+	}
+	return a.remove(upTo)
+}
+
+// remove lets the journal's records before a position go, as far as whole
+// segments hold only such. From then on sinks ask the store for them, whether
+// they are gone already or not.
+func (a *attendant) remove(upTo uint64) error {
+	for {
+		begins := a.begins.Load()
+		if upTo <= begins || a.begins.CompareAndSwap(begins, upTo) {
 			break
 		}
 	}
