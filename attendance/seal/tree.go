@@ -37,6 +37,9 @@ type Tree struct {
 // Reset makes the tree empty and keeps its room.
 func (t *Tree) Reset() { t.leaves = t.leaves[:0] }
 
+// DropFirst takes the first n leaves out.
+func (t *Tree) DropFirst(n int) { t.leaves = append(t.leaves[:0], t.leaves[n:]...) }
+
 // Len returns how many leaves there are.
 func (t *Tree) Len() int { return len(t.leaves) }
 
