@@ -53,6 +53,7 @@ type Filter struct {
 	School   string
 	Class    string
 	Period   string
+	Receipt  string // as attendance.ReceiptID writes it
 }
 
 // SQLite is a Store in one file.
@@ -323,6 +324,9 @@ func (f *Filter) where() (string, []any) {
 	}
 	if f.Period != "" {
 		add("period = ?", f.Period)
+	}
+	if f.Receipt != "" {
+		add("receipt = ?", f.Receipt)
 	}
 	return strings.Join(conditions, " AND "), args
 }
