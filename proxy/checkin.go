@@ -23,10 +23,6 @@ import (
 // 64 KiB is three hundred times what one needs.
 const checkInBytesMax = 64 << 10
 
-// lingerBytesMax is how much of an unwanted content is read so that its sender
-// gets to see why it is unwanted.
-const lingerBytesMax = 2 << 20
-
 // CheckIn says where a route finds what a check-in is made of.
 type CheckIn struct {
 	Student Ref // required
@@ -88,10 +84,6 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 	defer r.free()
 	if status, err := r.read(x, rule); err != nil {
 		x.outcome = outcomeCheckInInvalid
-		if status == 413 {
-			// Who still sends when the connection ends never reads the answer.
-			io.CopyN(io.Discard, x.body, lingerBytesMax)
-		}
 		p.problem(x, status, err.Error(), nil)
 		return
 	}

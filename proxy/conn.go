@@ -1,125 +1,278 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"firstbell/proxy/http1"
 )
 
 const (
-	uploadIdleMax = 30 * time.Second // between two pieces of a request's content
-	writeIdleMax  = 30 * time.Second // for a client to take a piece of the answer
+	headBytesMax  = 16 << 10               // request line and fields; a school's cookies reach 6 kB
+	headTimeMax   = 10 * time.Second       // for the rest of a head that did not come at once
+	idleTimeMax   = 75 * time.Second       // between two requests of a connection
+	uploadIdleMax = 30 * time.Second       // between two pieces of a request's content
+	writeIdleMax  = 30 * time.Second       // for a client to take a piece of the answer
+	informTimeMax = 100 * time.Millisecond // for a client to take an informational response: a flight waits so long for who began it
+
 	// A write is cut into pieces of this size, each with a time limit of its
 	// own: 128 KiB in 30 s is 4 KiB a second, less than any phone needs.
 	writePieceMax = 128 << 10
+	// bodyCopyMax is up to what size a body is copied behind its head: that
+	// costs less than a second vector.
+	bodyCopyMax = 4 << 10
+
+	// drainBytesMax is how much of a content that nobody read is read and
+	// dropped to save its connection.
+	drainBytesMax = 64 << 10
+	// A client who still sends when its connection ends never reads the answer:
+	// it is listened to for so long, and so much.
+	lingerTimeMax  = 2 * time.Second
+	lingerBytesMax = 2 << 20
 )
 
-// listener hands out connections that know their limits. It may be closed more
-// than once.
-type listener struct {
-	net.Listener
-	once   sync.Once
-	closed error
-}
-
-// Close implements net.Listener.
-func (l *listener) Close() error {
-	l.once.Do(func() { l.closed = l.Listener.Close() })
-	return l.closed
-}
-
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return newClientConn(c), nil
-}
-
-// clientConn is a connection to a client. It remembers that the client ended
-// its side, as a request cut off between two chunks looks like a whole one
-// otherwise, and it holds every read and write to a time limit.
-type clientConn struct {
+// conn is a connection to a client over HTTP/1. It belongs to the goroutine of
+// run; while an exchange's content is read, to who reads it.
+type conn struct {
 	net.Conn
-	remote  string // the client's address, without port
-	began   bool   // the client has sent something
-	ended   bool   // the client sends no more
-	phase   phase
-	timed   bool      // in phaseHead: the head's time limit is set
-	ahead   bool      // answers may wait in fasthttp's buffer for those of requests sent in advance
-	readBy  time.Time // the read deadline in force
-	writeBy time.Time // the write deadline in force
+	door   *door
+	tcp    *net.TCPConn    // nil when it is not one
+	raw    syscall.RawConn // nil when it is not TCP
+	await  func(fd uintptr) bool
+	remote string // the client's address, without port
 
-	headWhole bool // the last read ended as a request's head does
-	unsure    bool // of some request it is not known whether another came right behind it
+	in       *[]byte // from the pools of buffers; nil while the connection is idle
+	r, w     int     // received and not used: (*in)[r:w]
+	awaitErr error   // of await
+
+	idle    atomic.Bool // waits for the first byte of a request
+	readBy  time.Time   // the read deadline that is meant
+	writeBy time.Time   // the write deadline in force
+
+	vectors [2][]byte
+	buffers net.Buffers
 }
 
-// phase says what a connection's next read waits for.
-type phase uint8
-
-const (
-	phaseIdle    phase = iota // the first byte of a request
-	phaseHead                 // the rest of its head, and the content that fasthttp reads with it
-	phaseContent              // its content: who reads that sets the limit
+// The buffers that heads are read into: most fit the small one.
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, headBytesMax); return &b }}
 )
 
-func newClientConn(c net.Conn) *clientConn {
-	remote := c.RemoteAddr().String()
-	if host, _, err := net.SplitHostPort(remote); err == nil {
-		remote = host
+func newConn(d *door, nc net.Conn) *conn {
+	c := &conn{Conn: nc, door: d}
+	c.remote = nc.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(c.remote); err == nil {
+		c.remote = host
 	}
-	return &clientConn{Conn: c, remote: remote}
+	if c.tcp, _ = nc.(*net.TCPConn); c.tcp != nil {
+		c.raw, _ = c.tcp.SyscallConn() // fails for a closed connection only: then reading tells
+		c.await = c.readReady
+	}
+	return c
 }
 
-// Read implements net.Conn. A request that comes in one piece, as nearly all
-// do, changes the deadline only once in a while.
-func (c *clientConn) Read(p []byte) (int, error) {
-	if err := c.limitRead(); err != nil {
+// run serves the connection's requests, one after the other.
+func (c *conn) run() {
+	defer func() {
+		c.dropBuffer()
+		_ = c.Conn.Close() // an error changes nothing any more
+	}()
+	for {
+		head, err := c.awaitHead()
+		if err != nil {
+			c.refuse(err)
+			return
+		}
+		if head == 0 || !c.exchange(head) {
+			return
+		}
+	}
+}
+
+// awaitHead waits for a request's head and returns its length; 0 when the
+// connection is over. The error is an *http1.Refusal.
+func (c *conn) awaitHead() (int, error) {
+	seen, timed := 0, false
+	for {
+		if c.w > c.r {
+			end, err := http1.End((*c.in)[c.r:c.w], seen)
+			if err != nil {
+				return 0, err
+			}
+			if end == len("\r\n") {
+				c.r += end
+				continue
+			}
+			if end > headBytesMax {
+				return 0, http1.RefuseSize
+			}
+			if end > 0 {
+				return end, nil
+			}
+			if seen = c.w - c.r; seen >= headBytesMax {
+				return 0, http1.RefuseSize
+			}
+		}
+		var err error
+		if seen == 0 {
+			err = c.readFirst()
+		} else {
+			if !timed {
+				timed = true
+				c.readWithin(headTimeMax)
+			}
+			err = c.readMore()
+		}
+		if timedOut(err) && seen > 0 {
+			return 0, http1.RefuseTime
+		}
+		if err != nil {
+			return 0, nil
+		}
+	}
+}
+
+// readFirst waits for the first bytes of a request. A TCP connection holds no
+// buffer while it waits.
+func (c *conn) readFirst() error {
+	c.r, c.w = 0, 0
+	now := time.Now()
+	if c.readBy.Sub(now) < idleTimeMax*3/4 {
+		c.readBy = now.Add(idleTimeMax)
+		if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
+			return err
+		}
+	}
+	c.idle.Store(true)
+	defer c.idle.Store(false)
+	if c.door.ending.Load() {
+		return io.EOF // the door shuts: nobody would wake this one
+	}
+	if c.raw == nil {
+		c.takeBuffer()
+		n, err := c.Conn.Read(*c.in)
+		c.w = n
+		return unlessSome(n, err)
+	}
+	c.dropBuffer()
+	err := c.raw.Read(c.await)
+	if err == nil {
+		err = c.awaitErr
+	}
+	return err
+}
+
+// readReady reads when there is something to read, and says so.
+func (c *conn) readReady(fd uintptr) bool {
+	c.takeBuffer()
+	for {
+		n, err := syscall.Read(int(fd), *c.in)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			c.dropBuffer()
+			return false
+		case n == 0 && err == nil:
+			err = io.EOF
+		}
+		c.w, c.awaitErr = max(n, 0), err
+		return true
+	}
+}
+
+// unlessSome is err when nothing was read: an error behind bytes comes again.
+func unlessSome(n int, err error) error {
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// readMore reads more of a head, into a larger buffer when it takes one.
+func (c *conn) readMore() error {
+	b := *c.in
+	if c.w == len(b) {
+		to := &b
+		if len(b) < headBytesMax && c.r == 0 {
+			to = largeBuffers.Get().(*[]byte)
+		}
+		n := copy(*to, b[c.r:c.w])
+		if to != &b {
+			c.dropBuffer()
+			c.in = to
+		}
+		c.r, c.w = 0, n
+		b = *c.in
+	}
+	n, err := c.read(b[c.w:])
+	c.w += n
+	return unlessSome(n, err)
+}
+
+func (c *conn) takeBuffer() {
+	if c.in == nil {
+		c.in = smallBuffers.Get().(*[]byte)
+	}
+}
+
+func (c *conn) dropBuffer() {
+	switch {
+	case c.in == nil:
+		return
+	case len(*c.in) == headBytesMax:
+		largeBuffers.Put(c.in)
+	default:
+		smallBuffers.Put(c.in)
+	}
+	c.in = nil
+}
+
+func timedOut(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// readWithin sets the time limit of the reads that follow.
+func (c *conn) readWithin(d time.Duration) {
+	c.readBy = time.Now().Add(d)
+	_ = c.Conn.SetReadDeadline(c.readBy) // fails for a closed connection only: then reading tells
+}
+
+// read reads from the connection. A deadline before the one that is meant was
+// set to wake an idle connection that has become busy meanwhile: it is read
+// again, once.
+func (c *conn) read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 || err == nil || !c.door.ending.Load() || !timedOut(err) || !time.Now().Before(c.readBy) {
+		return n, err
+	}
+	if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(p)
-	c.heard(p[:n])
-	if n > 0 && c.phase == phaseIdle {
-		c.phase, c.began, c.timed = phaseHead, true, false
-	}
-	if err == io.EOF {
-		c.ended = true
-	}
-	return n, err
+	return c.Conn.Read(p)
 }
 
-func (c *clientConn) limitRead() error {
-	switch {
-	case c.phase == phaseIdle:
-		if now := time.Now(); c.readBy.Sub(now) < idleTimeMax*3/4 {
-			return c.SetReadDeadline(now.Add(idleTimeMax))
-		}
-	case c.phase == phaseHead && !c.timed:
-		c.timed = true
-		return c.SetReadDeadline(time.Now().Add(headTimeMax))
+// wake ends the wait of an idle connection. It may be called by anybody.
+func (c *conn) wake() {
+	if c.idle.Load() {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails for a closed connection only
 	}
-	return nil
 }
 
-// SetReadDeadline implements net.Conn.
-func (c *clientConn) SetReadDeadline(t time.Time) error {
-	c.readBy = t
-	return c.Conn.SetReadDeadline(t)
-}
-
-// Write implements net.Conn.
-func (c *clientConn) Write(p []byte) (n int, err error) {
+// write writes p to the client, in pieces.
+func (c *conn) write(p []byte) (n int, err error) {
 	for {
 		if err := c.extend(); err != nil {
 			return n, err
 		}
-		piece := p[n:]
-		if len(piece) > writePieceMax {
-			piece = piece[:writePieceMax]
-		}
-		wrote, err := c.Conn.Write(piece)
+		wrote, err := c.Conn.Write(p[n:min(len(p), n+writePieceMax)])
 		n += wrote
 		if err != nil || n == len(p) {
 			return n, err
@@ -127,13 +280,83 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 	}
 }
 
+// writeBoth writes a head and the body behind it without copying either, and
+// returns how much of the body was written.
+func (c *conn) writeBoth(head, body []byte) (n int, err error) {
+	if err := c.extend(); err != nil {
+		return 0, err
+	}
+	c.vectors = [2][]byte{head, body[:min(len(body), writePieceMax)]}
+	c.buffers = c.vectors[:]
+	wrote, err := c.buffers.WriteTo(c.Conn)
+	c.vectors, c.buffers = [2][]byte{}, nil
+	if n = max(0, int(wrote)-len(head)); err != nil || n == len(body) {
+		return n, err
+	}
+	more, err := c.write(body[n:])
+	return n + more, err
+}
+
 // extend moves the write deadline once a quarter of it is used up, as setting
 // it for every small answer would cost more than the check.
-func (c *clientConn) extend() error {
+func (c *conn) extend() error {
 	now := time.Now()
 	if c.writeBy.Sub(now) > writeIdleMax*3/4 {
 		return nil
 	}
 	c.writeBy = now.Add(writeIdleMax)
-	return c.SetWriteDeadline(c.writeBy)
+	return c.Conn.SetWriteDeadline(c.writeBy)
+}
+
+// inform writes a whole informational response. A connection that does not
+// take it in time is cut, as half of one leaves nothing to go on with.
+func (c *conn) inform(head []byte) {
+	c.writeBy = time.Time{} // the next write sets its own limit again
+	err := c.Conn.SetWriteDeadline(time.Now().Add(informTimeMax))
+	if err == nil {
+		_, err = c.Conn.Write(head)
+	}
+	if err != nil {
+		c.abort()
+		_ = c.Conn.Close() // the exchange finds out when it writes
+	}
+}
+
+// abort has the connection reset rather than ended, so that a body delimited by
+// the connection's end does not look whole.
+func (c *conn) abort() {
+	if c.tcp != nil {
+		_ = c.tcp.SetLinger(0) // the reset is all that is left to do for the client
+	}
+}
+
+// linger ends our side and reads for a moment what the client still sends, so
+// that it gets to see its answer.
+func (c *conn) linger() {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() != nil {
+		return
+	}
+	c.readWithin(lingerTimeMax)
+	_, _ = io.CopyN(io.Discard, readerFunc(c.read), lingerBytesMax) // whatever it says is not wanted
+}
+
+type readerFunc func(p []byte) (int, error)
+
+// Read implements io.Reader.
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// refuse answers what is no request with one meaning, and ends the connection.
+func (c *conn) refuse(err error) {
+	refusal := err.(*http1.Refusal)
+	c.door.proxy.counters.malformed(refusal)
+	body := problemJSON(nil, refusal.Status, refusal.Detail)
+	head := appendStatusLine(nil, refusal.Status)
+	head = appendField(head, "Date", dateNow(time.Now()))
+	head = appendField(head, "Content-Type", problemType)
+	head = appendField(head, "Cache-Control", "no-store")
+	head = appendLength(head, int64(len(body)))
+	head = append(append(head, "Connection: close\r\n\r\n"...), body...)
+	if _, err := c.write(head); err == nil {
+		c.linger()
+	}
 }

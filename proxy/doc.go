@@ -12,7 +12,12 @@
 //
 // It does not decide what may be stored (package cache), what a check-in means
 // (package attendance) or how an origin is spoken to (package proxy/origin).
-// HTTP library types stay in http1.go; everything else sees an exchange.
+// Connections of HTTP/1 stay in door.go, conn.go, http1.go and upload.go;
+// everything else sees an exchange.
+//
+// Of a malformed request nothing goes further than package http1: there is one
+// reader of requests, and it is strict. It answers stored responses with ready
+// bytes: a fresh 1 KiB page costs what a bare fasthttp server needs for it.
 //
 // Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch;
 // touchdown.content begins what resumes.

@@ -42,7 +42,7 @@ type exchange struct {
 	outcome outcome
 	stripe  uint32 // which counters to use
 
-	scratch [3][]byte // kept between exchanges: host, cache key, and what is written
+	scratch [2][]byte // kept between exchanges: host, and cache key or content
 }
 
 // responder is what a protocol can do with an answer. Exactly one of its
@@ -76,19 +76,7 @@ type source interface {
 func (x *exchange) reset() {
 	scratch, stripe := x.scratch, x.stripe
 	*x = exchange{stripe: stripe}
-	x.scratch = [3][]byte{scratch[0][:0], scratch[1][:0], scratch[2][:0]}
-}
-
-// cacheStatus is the value of the Cache-Status field, empty for none.
-func (x *exchange) cacheStatus() []byte {
-	x.scratch[2] = x.note.append(x.scratch[2][:0])
-	return x.scratch[2]
-}
-
-// age is the value of the Age field.
-func (x *exchange) age() []byte {
-	x.scratch[2] = x.note.age(x.scratch[2][:0])
-	return x.scratch[2]
+	x.scratch = [2][]byte{scratch[0][:0], scratch[1][:0]}
 }
 
 // askedFields are the fields that decide which stored response answers: the

@@ -460,4 +460,4 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-var _ net.Conn = (*clientConn)(nil)
+var _ net.Conn = (*conn)(nil)

@@ -110,8 +110,8 @@ func TestInformationalResponsesKeepTheirPlace(t *testing.T) {
 			if got := strings.TrimPrefix(answers[1], hintsWant); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, "ok") {
 				t.Errorf("%s: second answer %q, want it whole", what, got)
 			}
-			if want := what == "one after another"; hinted != want {
-				t.Errorf("%s: informational response passed on: got %v, want %v", what, hinted, want)
+			if !hinted {
+				t.Errorf("%s: the informational response was not passed on", what)
 			}
 		}
 	})

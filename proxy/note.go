@@ -48,11 +48,11 @@ func (x *exchange) aged(s *cache.Stored, first bool) field.List {
 	return withAge(s.Fields, x)
 }
 
-// append appends the value of the Cache-Status field, or nothing.
+// says reports whether there is a Cache-Status.
+func (n *note) says() bool { return n.hit || n.forwarded != "" }
+
+// append appends the value of the Cache-Status field.
 func (n *note) append(dst []byte) []byte {
-	if !n.hit && n.forwarded == "" {
-		return dst
-	}
 	dst = append(dst, "firstbell"...)
 	if n.hit {
 		dst = append(dst, "; hit"...)

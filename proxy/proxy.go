@@ -13,6 +13,7 @@ import (
 	"firstbell/attendance"
 	"firstbell/cache"
 	"firstbell/coalesce"
+	"firstbell/proxy/http1"
 )
 
 // Options are what a Proxy is made of. Cache is required; Recorder is as soon
@@ -42,7 +43,7 @@ type Proxy struct {
 	counters counters
 	draining atomic.Bool
 
-	http1 *http1
+	door *door
 
 	// life ends when Shutdown gives up waiting: fetches and waits end with it.
 	life context.Context
@@ -68,10 +69,11 @@ func New(o Options, t *Table) *Proxy {
 	if p.window <= 0 {
 		p.window = flightWindowBytes
 	}
+	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
 	p.access.set(o.Access, p.log)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.table.Store(t)
-	p.http1 = newHTTP1(p)
+	p.door = newDoor(p)
 	return p
 }
 
@@ -89,7 +91,7 @@ func (p *Proxy) Serve(ln net.Listener) error {
 	p.mu.Lock()
 	p.listeners = append(p.listeners, ours)
 	p.mu.Unlock()
-	err := p.http1.serve(ours)
+	err := p.door.serve(ours)
 	if p.draining.Load() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -116,7 +118,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	case <-time.After(drainMoment):
 	case <-ctx.Done():
 	}
-	err := p.http1.shutdown(ctx)
+	err := p.door.shutdown(ctx)
 	done := make(chan struct{})
 	go func() { p.work.Wait(); close(done) }()
 	select {

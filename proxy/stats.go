@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"firstbell/proxy/http1"
 )
 
 // outcome says what became of an exchange, for counters and the access log.
@@ -45,7 +47,7 @@ type counters struct {
 	flightsBroken  atomic.Int64
 	flightsResumed atomic.Int64
 	panics         atomic.Int64
-	unreadable     atomic.Int64
+	refused        []atomic.Int64 // by the index of an http1.Refusal
 }
 
 const stripes = 8
@@ -74,8 +76,8 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 	s.spent.Add(int64(took))
 }
 
-// malformed counts what could not be read as a request.
-func (c *counters) malformed(int) { c.unreadable.Add(1) }
+// malformed counts what has no single meaning as a request.
+func (c *counters) malformed(r *http1.Refusal) { c.refused[r.Index].Add(1) }
 
 // Stats are counts since the proxy was made.
 type Stats struct {
@@ -89,7 +91,7 @@ type Stats struct {
 	FlightsBroken  int64 // ended without a whole body
 	FlightsResumed int64 // times that a body cut off by the origin was continued
 	Panics         int64
-	Unreadable     int64 // connections that sent no HTTP request
+	Malformed      map[string]int64 // what was no request with one meaning, by reason
 }
 
 // LatencyBucket counts exchanges that took less than Below.
@@ -109,7 +111,10 @@ func (p *Proxy) Stats() Stats {
 		FlightsBroken:  c.flightsBroken.Load(),
 		FlightsResumed: c.flightsResumed.Load(),
 		Panics:         c.panics.Load(),
-		Unreadable:     c.unreadable.Load(),
+		Malformed:      make(map[string]int64, len(c.refused)),
+	}
+	for _, r := range http1.Refusals() {
+		st.Malformed[r.Reason] = c.refused[r.Index].Load()
 	}
 	for i := range st.Latency {
 		st.Latency[i].Below = time.Microsecond << i

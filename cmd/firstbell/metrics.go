@@ -45,7 +45,7 @@ var (
 	mFlightsBad  = counter("proxy_flights_broken_total", "Fetches that ended without a whole body.")
 	mResumed     = counter("proxy_flights_resumed_total", "Times that a body cut off by the origin was continued by a range request.")
 	mPanics      = counter("proxy_panics_total", "Exchanges lost to a mistake in firstbell.")
-	mUnreadable  = counter("proxy_unreadable_connections_total", "Connections that sent what is no HTTP request.")
+	mMalformed   = counter("proxy_malformed_total", "Requests refused because they have no single meaning, by reason.", "reason")
 	mLookups     = counter("cache_lookups_total", "Look-ups, by outcome.", "outcome")
 	mObjects     = gauge("cache_objects", "Stored responses.")
 	mBytes       = gauge("cache_bytes", "Memory that stored responses take.")
@@ -147,7 +147,9 @@ func collectProxy(ch chan<- prometheus.Metric, s *server) {
 	mFlightsBad.send(ch, float64(p.FlightsBroken))
 	mResumed.send(ch, float64(p.FlightsResumed))
 	mPanics.send(ch, float64(p.Panics))
-	mUnreadable.send(ch, float64(p.Unreadable))
+	for reason, n := range p.Malformed {
+		mMalformed.send(ch, float64(n), reason)
+	}
 }
 
 func collectCache(ch chan<- prometheus.Metric, s *server) {

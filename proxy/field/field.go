@@ -118,6 +118,9 @@ func HopByHop(name []byte) bool {
 	return false
 }
 
+// HopByHopName is HopByHop for a string.
+func HopByHopName(name string) bool { return HopByHop(view(name)) }
+
 // ConnectionNames reports whether one of the Connection fields of f names the
 // field, which makes it hop-by-hop too.
 func ConnectionNames(f Fields, name []byte) bool {

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// door takes connections that speak HTTP/1.1 and has each served by a
+// goroutine of its own.
+type door struct {
+	proxy  *Proxy
+	ending atomic.Bool // no connection waits for another request
+
+	mu      sync.Mutex // guards what follows
+	inside  map[*conn]struct{}
+	closing bool
+	empty   chan struct{} // closed once closing and nobody is inside
+}
+
+func newDoor(p *Proxy) *door {
+	return &door{proxy: p, inside: make(map[*conn]struct{}), empty: make(chan struct{})}
+}
+
+// connectionsMax bounds how many connections are open at once. Beyond it new
+// ones wait unaccepted in the kernel's queue.
+const connectionsMax = 256 << 10
+
+// acceptPauseMax is the longest pause after the system refused to hand out a
+// connection, as it does when it is out of file descriptors.
+const acceptPauseMax = time.Second
+
+// serve takes connections until the listener is closed.
+func (d *door) serve(ln net.Listener) error {
+	places := make(chan struct{}, connectionsMax)
+	var pause time.Duration
+	for {
+		places <- struct{}{}
+		nc, err := ln.Accept()
+		if err != nil {
+			<-places
+			if errors.Is(err, net.ErrClosed) || !passing(err) {
+				return err
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), acceptPauseMax)
+			d.proxy.log.Warn("taking a connection", "error", err, "pause", pause)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		c := newConn(d, nc)
+		if !d.enter(c) {
+			_ = nc.Close() // too late for it
+			<-places
+			continue
+		}
+		go func() {
+			defer func() { <-places }()
+			defer d.leave(c)
+			c.run()
+		}()
+	}
+}
+
+// passing reports whether an error of Accept concerns one connection, or may
+// be over in a moment.
+func passing(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Temporary() //nolint:staticcheck // Accept's errors are what it is for
+}
+
+func (d *door) enter(c *conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing {
+		return false
+	}
+	d.inside[c] = struct{}{}
+	return true
+}
+
+func (d *door) leave(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.inside, c)
+	d.emptied()
+}
+
+func (d *door) emptied() {
+	if d.closing && len(d.inside) == 0 {
+		select {
+		case <-d.empty:
+		default:
+			close(d.empty)
+		}
+	}
+}
+
+// shutdown ends every connection: an idle one at once, a busy one behind its
+// answer. With the context it closes those that are left, and returns the
+// context's error. The listeners are closed before.
+func (d *door) shutdown(ctx context.Context) error {
+	d.mu.Lock()
+	d.closing = true
+	d.ending.Store(true)
+	for c := range d.inside {
+		c.wake()
+	}
+	d.emptied()
+	d.mu.Unlock()
+	select {
+	case <-d.empty:
+		return nil
+	case <-ctx.Done():
+	}
+	d.mu.Lock()
+	for c := range d.inside {
+		_ = c.Conn.Close() // what is under way is broken off
+	}
+	d.mu.Unlock()
+	return ctx.Err()
+}
+
+// listener may be closed more than once.
+type listener struct {
+	net.Listener
+	once   sync.Once
+	closed error
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.once.Do(func() { l.closed = l.Listener.Close() })
+	return l.closed
+}
