@@ -187,11 +187,11 @@ func (h *h1) settled() bool {
 	if h.err != nil {
 		return false
 	}
-	if h.last || !whole {
+	if !whole || h.last && c.w > c.r {
 		c.linger()
 		return false
 	}
-	return true
+	return !h.last
 }
 
 // The head of an answer is put together in h.out1: open begins it, end closes
