@@ -13,6 +13,7 @@ require (
 	github.com/valyala/fasthttp v1.77.0 // HTTP/1.1 in
 	github.com/valyala/fastjson v1.6.10 // check-in bodies: parsing without reflection or garbage
 	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed
+	github.com/zeebo/xxh3 v1.1.0 // digests of what is cached on disk: 128 bits at memory speed
 	go.uber.org/goleak v1.3.0 // tests: nothing is left running
 	golang.org/x/net v0.61.0 // idna: host names in the file
 	golang.org/x/sys v0.49.0 // flock, fallocate, clock state
@@ -28,6 +29,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/molecule-man/go-brrr v1.3.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
