@@ -278,6 +278,7 @@ func (c *Cache) Put(s *Stored) bool {
 		return false
 	}
 	now := s.responseTime
+	c.adoptSame(s)
 	kept := !c.purged(s) && c.memory.put(s, func(old *Stored) bool {
 		return s.Verdict.errorReply && !old.Verdict.errorReply && old.MayServeOnError(now) && !c.purged(old)
 	})

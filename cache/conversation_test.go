@@ -205,7 +205,9 @@ func describe(r field.List, f *Found) (got []string) {
 	for _, v := range f.Stored.Validators(nil) {
 		got = append(got, "sends="+v.Name)
 	}
-	got = append(got, fmt.Sprintf("conditional=%d", Conditional(r, f.Stored)), fmt.Sprintf("status=%d", f.Stored.Status))
+	accepts := ReadAccepts(r)
+	conditional, _ := Conditional(r, f.Stored, f.Stored.Coding(), &accepts)
+	got = append(got, fmt.Sprintf("conditional=%d", conditional), fmt.Sprintf("status=%d", f.Stored.Status))
 	for _, v := range f.Stored.Fields {
 		got = append(got, v.Name+":"+strings.ReplaceAll(v.Value, " ", "_"), "has="+v.Name)
 	}

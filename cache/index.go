@@ -34,7 +34,7 @@ const (
 func newEntry(hash uint64, variants []*Stored) *entry {
 	e := &entry{key: variants[0].key, hash: hash, variants: variants, size: entryBytes}
 	for _, s := range variants {
-		e.size += s.size
+		e.size += s.total()
 	}
 	return e
 }

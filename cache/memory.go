@@ -124,7 +124,7 @@ func (m *memory) get(key []byte) *entry {
 // began, or when keep(old) refuses for the stored response
 // that it would replace.
 func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
-	if s.size+entryBytes > m.largest() {
+	if s.total()+entryBytes > m.largest() {
 		return false
 	}
 	hash := m.index.hash(view(s.key))
@@ -135,7 +135,7 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 	}
 	old := m.index.get(hash)
 	variants := []*Stored{s}
-	size := s.size + entryBytes
+	size := s.total() + entryBytes
 	if old != nil && old.key == s.key {
 		for _, v := range old.variants {
 			if v.variant == s.variant && sameNames(v.Verdict.Vary, s.Verdict.Vary) {
@@ -144,9 +144,9 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 				}
 				continue
 			}
-			if len(variants) < variantsMax && size+v.size <= m.largest() {
+			if len(variants) < variantsMax && size+v.total() <= m.largest() {
 				variants = append(variants, v)
-				size += v.size
+				size += v.total()
 			}
 		}
 	}

@@ -1,49 +1,80 @@
 package proxy
 
 import (
-	"bytes"
 	"io"
 	"strings"
-
-	"github.com/klauspost/compress/gzip"
 
 	"firstbell/cache"
 	"firstbell/proxy/field"
 )
 
-// answerStored answers with a stored response: the whole of it, a part, or
-// that it has not changed.
+// answerStored answers with a stored response: the whole of it in the coding
+// that suits the client, a part, or that it has not changed.
 func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 	x.outcome = as
-	if cache.Conditional(x.fields, s) == 304 {
-		p.answerNotModified(x, s)
+	takes := x.takes(s)
+	send := s.Select(&takes)
+	best := takes.Best()
+	if send == nil || send.Coding() != best {
+		p.wish(x, s, best)
+	}
+	to := cache.Identity
+	decode := send == nil && decodable(s.Coding()) && !takes.Refuses(cache.Identity)
+	if !decode {
+		if send == nil {
+			send = s // nothing here is what it takes: RFC 9110 section 12.4.1
+		}
+		to = send.Coding()
+	}
+	if status, tag := cache.Conditional(x.fields, s, to, &takes); status == 304 {
+		p.answerNotModified(x, s, tag)
 		return
 	}
-	coded := s.Fields.Has("Content-Encoding")
-	if part := askedPart(x, s, int64(len(s.Body))); part.verdict != rangeIgnored {
-		p.answerPart(x, withAge(s.Fields, x), part, &pieceSource{piece: s.Body[part.from:part.to]})
+	if x.fields.Peek("Range") != nil && p.answerRange(x, s, &takes) {
 		return
 	}
-	if coded && !acceptsGzip(x.fields) && isGzip(s.Fields) {
-		p.sendCoded(x, s.Status, withAge(s.Fields, x), int64(len(s.Body)), &pieceSource{piece: s.Body})
-		return
+	switch {
+	case decode && cache.Untouchable(s.Fields) && (as == outcomeHit || as == outcomeStale):
+		x.note = note{forwarded: "bypass", detail: "coding"}
+		p.forward(x, outcomeBypass)
+	case decode:
+		p.sendDecoded(x, s.Status, withAge(cache.CodedFields(s.Fields, cache.Identity), x), s.Coding(), contentOf(s).part(0, int64(len(s.Body))))
+	default:
+		if send != s {
+			x.note.detail = to.String()
+			if x.method == "GET" {
+				x.saved = int64(len(s.Body) - len(send.Body))
+			}
+		}
+		x.out.stored(x, send)
 	}
-	x.out.stored(x, s)
+}
+
+// takes is what codings the client takes of s, as far as its route has them.
+func (x *exchange) takes(s *cache.Stored) cache.Accepts {
+	a := cache.ReadAccepts(x.fields)
+	if x.route.Uncoded {
+		a.Only(s.Coding())
+	}
+	return a
 }
 
 func withAge(fields field.List, x *exchange) field.List {
 	return append(fields[:len(fields):len(fields)], field.Field{Name: "Age", Value: string(x.note.age(nil))})
 }
 
-// answerNotModified tells the client that what it has is good (RFC 9110
-// section 15.4.5).
-func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored) {
+// answerNotModified tells the client that what it has, under the tag, is good
+// (RFC 9110 section 15.4.5).
+func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored, tag string) {
 	var kept field.List
 	for _, f := range s.Fields {
 		switch strings.ToLower(f.Name) {
-		case "cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified":
+		case "cache-control", "content-location", "date", "expires", "vary", "last-modified":
 			kept = append(kept, f)
 		}
+	}
+	if tag != "" {
+		kept = append(kept, field.Field{Name: "ETag", Value: tag})
 	}
 	if x.note.hit {
 		kept = withAge(kept, x)
@@ -51,25 +82,36 @@ func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored) {
 	x.out.send(x, 304, kept, nil)
 }
 
-// sendCoded streams a response, decoded for a client that refuses the coding
-// which we asked the origin for.
-func (p *Proxy) sendCoded(x *exchange, status int, fields field.List, length int64, body source) {
-	if x.asked.Fields != nil && isGzip(fields) && !acceptsGzip(x.fields) && !strings.Contains(fields.Get("Cache-Control"), "no-transform") {
-		fields, length = decodedFields(fields), -1
-		if x.method != "HEAD" {
-			body = &gunzipSource{from: body}
+// sendDecoded streams content that comes in a coding, decoded. fields are
+// those of the identity coding.
+func (p *Proxy) sendDecoded(x *exchange, status int, fields field.List, c cache.Coding, body source) {
+	if x.method != "HEAD" {
+		body = &decodedSource{from: body, coding: c}
+	}
+	x.out.stream(x, status, fields, -1, body)
+}
+
+// sendAsked streams an answer to this client alone, decoded where the client
+// refuses the coding that the origin chose.
+func (p *Proxy) sendAsked(x *exchange, status int, fields field.List, length int64, body source) {
+	if x.route.Cache != nil {
+		takes, c := cache.ReadAccepts(x.fields), cache.CodingOf(fields)
+		if decodable(c) && takes.Refuses(c) && !takes.Refuses(cache.Identity) && !cache.Untouchable(fields) {
+			p.sendDecoded(x, status, weakened(fields), c, body)
+			return
 		}
 	}
 	x.out.stream(x, status, fields, length, body)
 }
 
-// decodedFields are a coded response's fields without the coding: another
-// representation, so a strong entity tag is no longer one.
-func decodedFields(fields field.List) field.List {
+// weakened are the fields of a response that is decoded on its way and not
+// stored. Its origin will be asked about it again, so it knows the tag: one
+// that no longer names the bytes (RFC 9110 section 8.8.1).
+func weakened(fields field.List) field.List {
 	kept := make(field.List, 0, len(fields))
 	for _, f := range fields {
 		switch {
-		case equalName(f.Name, "Content-Encoding"):
+		case equalName(f.Name, "Content-Encoding"), equalName(f.Name, "Content-Length"):
 			continue
 		case equalName(f.Name, "ETag") && !strings.HasPrefix(f.Value, "W/"):
 			f.Value = "W/" + f.Value
@@ -77,35 +119,6 @@ func decodedFields(fields field.List) field.List {
 		kept = append(kept, f)
 	}
 	return kept
-}
-
-func isGzip(fields field.List) bool {
-	coding := fields.Get("Content-Encoding")
-	return equalName(coding, "gzip") || equalName(coding, "x-gzip")
-}
-
-// acceptsGzip reads Accept-Encoding (RFC 9110 section 12.5.3). A client that
-// sends none takes any coding by the letter; it is a program that is better
-// off with none.
-func acceptsGzip(f field.Fields) bool {
-	value := f.Peek("Accept-Encoding")
-	if value == nil {
-		return false
-	}
-	accepted := false
-	for member := range bytes.SplitSeq(value, []byte(",")) {
-		coding, weight, _ := bytes.Cut(member, []byte(";"))
-		coding = bytes.TrimSpace(coding)
-		q := strings.ReplaceAll(strings.ToLower(string(bytes.TrimSpace(weight))), " ", "")
-		refused := strings.HasPrefix(q, "q=0") && strings.Trim(q[3:], ".0") == ""
-		switch {
-		case field.EqualName(coding, "gzip"), field.EqualName(coding, "x-gzip"):
-			return !refused
-		case string(coding) == "*":
-			accepted = !refused
-		}
-	}
-	return accepted
 }
 
 // pieceSource is a body that is there in one piece.
@@ -124,74 +137,11 @@ func (s *pieceSource) Next() ([]byte, error) {
 // Close implements source.
 func (s *pieceSource) Close() {}
 
-// gunzipSource decodes a source.
-type gunzipSource struct {
-	from source
-	in   sourceReader
-	zr   *gzip.Reader
-	buf  *[]byte
-}
-
-// Next implements source.
-func (g *gunzipSource) Next() ([]byte, error) {
-	if g.zr == nil {
-		g.in.from = g.from
-		zr, err := gzip.NewReader(&g.in)
-		if err == io.EOF && g.in.read == 0 {
-			return nil, io.EOF // nothing at all is nothing, too
-		}
-		if err != nil {
-			return nil, cutShort(err)
-		}
-		g.zr, g.buf = zr, pieces.Get().(*[]byte)
-	}
-	for {
-		n, err := g.zr.Read(*g.buf)
-		if n > 0 {
-			return (*g.buf)[:n], nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
 func cutShort(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// Close implements source.
-func (g *gunzipSource) Close() {
-	if g.buf != nil {
-		pieces.Put(g.buf)
-		g.buf = nil
-	}
-	g.from.Close()
-}
-
-// sourceReader is a source as an io.Reader.
-type sourceReader struct {
-	from source
-	rest []byte
-	read int64
-}
-
-// Read implements io.Reader.
-func (r *sourceReader) Read(p []byte) (int, error) {
-	if len(r.rest) == 0 {
-		piece, err := r.from.Next()
-		if err != nil {
-			return 0, err
-		}
-		r.rest = piece
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	r.read += int64(n)
-	return n, nil
 }
 
 func equalName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }

@@ -39,6 +39,7 @@ type exchange struct {
 	// Told to the access log and the counters.
 	status  int
 	sent    int64
+	saved   int64 // bytes that sent is less by, as a variant made here was sent
 	outcome outcome
 	stripe  uint32 // which counters to use
 

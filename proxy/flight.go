@@ -201,16 +201,27 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 		x.outcome = outcomeCollapsed
 	}
 	x.note.stored = l.head.Verdict.Store
-	if status := cache.Conditional(x.fields, l.head); status != 0 {
+	takes := x.takes(l.head)
+	to := l.head.Coding()
+	if takes.Refuses(to) && decodable(to) && !takes.Refuses(cache.Identity) {
+		if cache.Untouchable(l.head.Fields) {
+			if leader {
+				l.mine.Close()
+			}
+			return false
+		}
+		to = cache.Identity
+	}
+	if status, tag := cache.Conditional(x.fields, l.head, to, &takes); status != 0 {
 		if leader {
 			l.mine.Close()
 		}
-		p.answerNotModified(x, l.head)
+		p.answerNotModified(x, l.head, tag)
 		return true
 	}
 	fields := x.aged(l.head, leader)
 	if x.method == "HEAD" {
-		p.sendCoded(x, l.head.Status, fields, l.length, &pieceSource{})
+		p.sendGrowing(x, l, fields, to, &pieceSource{})
 		return true
 	}
 	part := askedPart(x, l.head, l.length)
@@ -228,8 +239,17 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 		p.answerPart(x, fields, part, &partSource{from: r, skip: part.from, left: part.to - part.from})
 		return true
 	}
-	p.sendCoded(x, l.head.Status, fields, l.length, r)
+	p.sendGrowing(x, l, fields, to, r)
 	return true
+}
+
+// sendGrowing streams a flight's body in the coding to: its own, or decoded.
+func (p *Proxy) sendGrowing(x *exchange, l *landing, fields field.List, to cache.Coding, r source) {
+	if own := l.head.Coding(); to != own {
+		p.sendDecoded(x, l.head.Status, cache.CodedFields(fields, to), own, r)
+		return
+	}
+	x.out.stream(x, l.head.Status, fields, l.length, r)
 }
 
 // freshenSoon validates a stale stored response in the background, once.
@@ -360,7 +380,7 @@ func (t *touchdown) handedOver() bool {
 	if policy.Anonymous {
 		fields = fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
 	}
-	fields = withVaryOnCoding(fields)
+	fields = t.withVaryOnCoding(fields)
 	v := cache.Judge(&plan.request, policy, res.Status, fields, t.requestTime, t.responseTime)
 	if v.Share {
 		t.fill(v, fields, false)
@@ -394,7 +414,11 @@ func (t *touchdown) handedOver() bool {
 func (t *touchdown) freshened() (handedOver bool) {
 	t.res.Body.Close()
 	plan := t.plan
-	s, ok := t.p.cache.Freshen(plan.old, &plan.request, plan.route.Cache, t.res.Fields, t.requestTime, t.responseTime)
+	news := t.res.Fields
+	if news.Has("Vary") && cache.VariesByCoding(plan.old.Fields) {
+		news = withVary(news)
+	}
+	s, ok := t.p.cache.Freshen(plan.old, &plan.request, plan.route.Cache, news, t.requestTime, t.responseTime)
 	if ok {
 		if s.Verdict.LearnUncacheable {
 			t.p.cache.MarkUncacheable(&plan.request, uncacheableFor)
@@ -491,16 +515,18 @@ func serverError(status int) bool {
 	return status == 500 || status == 502 || status == 503 || status == 504
 }
 
-// withVaryOnCoding adds the Vary that a coded response needs, where its origin
-// forgot it: firstbell sends it decoded to those who refuse the coding.
-func withVaryOnCoding(fields field.List) field.List {
-	if !fields.Has("Content-Encoding") {
-		return fields
+// withVaryOnCoding adds the Vary that a response needs which others may get in
+// another coding, now or once its variants are there.
+func (t *touchdown) withVaryOnCoding(fields field.List) field.List {
+	if fields.Has("Content-Encoding") || !t.plan.route.Uncoded && codable(t.res.Status, fields, t.res.ContentLength) {
+		return withVary(fields)
 	}
-	for _, f := range fields {
-		if equalName(f.Name, "Vary") && (listHas(f.Value, "Accept-Encoding") || listHas(f.Value, "*")) {
-			return fields
-		}
+	return fields
+}
+
+func withVary(fields field.List) field.List {
+	if cache.VariesByCoding(fields) {
+		return fields
 	}
 	return append(fields[:len(fields):len(fields)], field.Field{Name: "Vary", Value: "Accept-Encoding"})
 }

@@ -28,7 +28,14 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		return
 	}
 	done := func() { cancel(); rt.Origin.Limit.Release() }
-	res, err := rt.Origin.Pool.Do(ctx, x.outbound())
+	send, ok := x.outbound()
+	if !ok {
+		done()
+		x.outcome = outcomeRefused
+		p.problem(x, 412, "the entity tag in If-Match is not the school's server's, which gives none for this", nil)
+		return
+	}
+	res, err := rt.Origin.Pool.Do(ctx, send)
 	if err != nil {
 		done()
 		p.originProblem(x, 0, err)
@@ -38,6 +45,7 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	if x.anonymous() {
 		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
 	}
+	res.Fields = x.clientTag(res.Status, res.Fields)
 	p.answerOrigin(x, res, done, as)
 }
 
@@ -49,7 +57,7 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as 
 	if x.route.Cache != nil {
 		fields = withoutTags(fields)
 	}
-	p.sendCoded(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, done: done})
+	p.sendAsked(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, done: done})
 }
 
 // withoutTags leaves out what is said to caches about purges; stored responses
@@ -63,9 +71,10 @@ func withoutTags(fields field.List) field.List {
 
 func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cache.Anonymous }
 
-// outbound is the client's request as the origin gets it.
-func (x *exchange) outbound() *origin.Request {
-	r := &origin.Request{
+// outbound is the client's request as the origin gets it. It reports false for
+// one with a precondition that cannot be true there.
+func (x *exchange) outbound() (r *origin.Request, ok bool) {
+	r = &origin.Request{
 		Method:        x.method,
 		Target:        string(x.target.raw),
 		Host:          string(x.authority),
@@ -78,7 +87,11 @@ func (x *exchange) outbound() *origin.Request {
 	r.Fields = x.endToEnd(x.fields, func(name []byte) bool {
 		return x.anonymous() && personal(string(name))
 	})
-	return r
+	if x.route.Cache == nil {
+		return r, true
+	}
+	r.Fields, ok = originConditions(r.Fields)
+	return r, ok
 }
 
 // canonical is the one request that stands for everybody who asks for the same:

@@ -250,7 +250,7 @@ func newRawGate(t *testing.T, routes func(*Upstream) []*Route, scripts ...func(n
 	return g.start(o.ln.Dial, routes, func() { o.ln.Close() }), o
 }
 
-func benchProxy(b *testing.B, dial func() (net.Conn, error)) (*Proxy, *Upstream) {
+func benchProxy(b testing.TB, dial func() (net.Conn, error)) (*Proxy, *Upstream) {
 	b.Helper()
 	pool, err := origin.New(origin.Config{Name: "lms", Servers: []string{"http://origin.test"},
 		Dial: func(context.Context, string, string) (net.Conn, error) { return dial() }})

@@ -40,6 +40,7 @@ type Proxy struct {
 	flights  *coalesce.Group[*landing]
 	kept     atomic.Int64 // bytes that flights keep beyond their first MiB
 	holds    holds
+	coder    *coder
 	counters counters
 	draining atomic.Bool
 
@@ -73,6 +74,7 @@ func New(o Options, t *Table) *Proxy {
 	p.access.set(o.Access, p.log)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.table.Store(t)
+	p.coder = newCoder(p)
 	p.door = newDoor(p)
 	return p
 }
@@ -119,6 +121,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	err := p.door.shutdown(ctx)
+	p.coder.close()
 	done := make(chan struct{})
 	go func() { p.work.Wait(); close(done) }()
 	select {

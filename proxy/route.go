@@ -30,6 +30,7 @@ type Route struct {
 	Origin      *Upstream
 	Cache       *cache.Policy // nil: nothing is cached or collapsed
 	IgnoreQuery []string      // parameters left out of the cache key
+	Uncoded     bool          // responses are not coded here
 	CheckIn     *CheckIn
 
 	// Total bounds a whole exchange with the origin, its body included;

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"firstbell/cache"
 	"firstbell/proxy/http1"
 )
 
@@ -56,6 +57,7 @@ type stripe struct {
 	outcomes [outcomes]atomic.Int64
 	statuses [6]atomic.Int64 // by first digit
 	bytes    atomic.Int64
+	saved    atomic.Int64
 	latency  [latencyBuckets]atomic.Int64
 	spent    atomic.Int64 // nanoseconds in all
 	_        [64]byte
@@ -72,6 +74,9 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 		s.statuses[d].Add(1)
 	}
 	s.bytes.Add(x.sent)
+	if x.saved > 0 {
+		s.saved.Add(x.saved)
+	}
 	s.latency[min(latencyBuckets-1, bits.Len64(uint64(max(0, took)/time.Microsecond)))].Add(1)
 	s.spent.Add(int64(took))
 }
@@ -84,6 +89,10 @@ type Stats struct {
 	Outcomes       map[string]int64 // by outcome: hit, miss, collapsed, check-in, …
 	Statuses       [6]int64         // by the first digit of the status
 	SentBytes      int64            // content sent
+	SavedBytes     int64            // that it would have been more without the codings made here
+	Coded          map[string]int64 // variants made, by coding
+	CodingsLeft    int64            // variants not worth keeping
+	CodingsDropped int64            // wishes for variants that found the queue full
 	Latency        []LatencyBucket
 	LatencySum     time.Duration
 	Flights        int64 // begun
@@ -112,9 +121,15 @@ func (p *Proxy) Stats() Stats {
 		FlightsResumed: c.flightsResumed.Load(),
 		Panics:         c.panics.Load(),
 		Malformed:      make(map[string]int64, len(c.refused)),
+		Coded:          make(map[string]int64, cache.Codings),
+		CodingsLeft:    p.coder.left.Load(),
+		CodingsDropped: p.coder.dropped.Load(),
 	}
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()
+	}
+	for c := range cache.OtherCoding {
+		st.Coded[c.String()] = p.coder.made[c].Load()
 	}
 	for i := range st.Latency {
 		st.Latency[i].Below = time.Microsecond << i
@@ -131,6 +146,7 @@ func (p *Proxy) Stats() Stats {
 			st.Latency[b].Count += s.latency[b].Load()
 		}
 		st.SentBytes += s.bytes.Load()
+		st.SavedBytes += s.saved.Load()
 		st.LatencySum += time.Duration(s.spent.Load())
 	}
 	return st
