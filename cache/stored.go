@@ -112,7 +112,7 @@ func (s *Stored) index() {
 const (
 	// storedBytes is a Stored with its Verdict, its slot in an entry and the
 	// rounding of the allocator, measured on linux/amd64.
-	storedBytes = 512
+	storedBytes = 576
 	// fieldBytes is a field.Field (two string headers) and the rounding of its
 	// two strings; the strings count twice, once for what SetPrepared holds.
 	fieldBytes = 56

@@ -155,14 +155,9 @@ var errNotWorthIt = errors.New("coding: saves too little")
 
 // codedBody is the content of s in the coding.
 func codedBody(s *cache.Stored, to cache.Coding) ([]byte, error) {
-	whole := s.Body
-	if v := s.In(cache.Identity); v != nil {
-		whole = v.Body
-	} else {
-		var err error
-		if whole, err = decodeAll(s.Coding(), s.Body); err != nil {
-			return nil, err
-		}
+	whole, err := plainBody(s)
+	if err != nil {
+		return nil, err
 	}
 	if to == cache.Identity {
 		return whole, nil
@@ -182,6 +177,14 @@ func codedBody(s *cache.Stored, to cache.Coding) ([]byte, error) {
 		return nil, fmt.Errorf("coding: what %s made of %d bytes does not decode to them", to, len(whole))
 	}
 	return bytes.Clone(coded), nil // without the room that it grew in
+}
+
+// plainBody is the content of s without a coding.
+func plainBody(s *cache.Stored) ([]byte, error) {
+	if v := s.In(cache.Identity); v != nil {
+		return v.Body, nil
+	}
+	return decodeAll(s.Coding(), s.Body)
 }
 
 var errTooLarge = errors.New("decoding: too large to be kept")
