@@ -2,14 +2,14 @@ module firstbell
 
 go 1.26.0
 
-// fasthttp v1.77.0 asks for go-brrr v1.3.0, which the Go module proxy does not serve.
+// fasthttp v1.77.0 asks for go-brrr v1.3.0, which the Go module proxy does not serve; v1.0.1 is the newest that it does.
 replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.1
 
 require (
 	github.com/dgraph-io/ristretto/v2 v2.4.2 // cache: who stays of the long tail in memory
 	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt
 	github.com/klauspost/compress v1.20.3 // gzip and zstd, made once and undone
-	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used, and in the binary with fasthttp anyway
+	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
 	github.com/prometheus/client_golang v1.25.0 // /metrics
 	github.com/valyala/fasthttp v1.77.0 // HTTP/1.1 in
 	github.com/valyala/fastjson v1.6.10 // check-in bodies: parsing without reflection or garbage
