@@ -8,6 +8,7 @@ replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.
 require (
 	github.com/dgraph-io/ristretto/v2 v2.4.2 // cache: who stays of the long tail in memory
 	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt
+	github.com/jackc/pgx/v5 v5.12.0 // PostgreSQL as the store: arrays and pipelines, which database/sql cannot say
 	github.com/klauspost/compress v1.20.3 // gzip and zstd, made once and undone
 	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
 	github.com/prometheus/client_golang v1.25.0 // /metrics
@@ -30,6 +31,9 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect

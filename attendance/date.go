@@ -48,6 +48,12 @@ func fixedZone(minutes int16) *time.Location {
 	return slot.Load()
 }
 
+// Zone returns the zone that lies so many minutes east of UTC, at most a day:
+// that of a receipt's first arrival. It is built once.
+func Zone(minutes int) *time.Location {
+	return fixedZone(int16(max(-offsetMax, min(offsetMax, minutes))))
+}
+
 // offsetMinutes returns t's offset from UTC, in minutes, within offsetMax.
 func offsetMinutes(t time.Time) int16 {
 	_, seconds := t.Zone()

@@ -126,6 +126,10 @@ type DeliveryConfig struct {
 	Past   func(ctx context.Context, from, to uint64, limit int) ([]Row, error)
 	Begins func() uint64
 
+	// Known is where the target was last known to be. While it cannot be asked,
+	// DeliveryStats.Oldest goes by it.
+	Known uint64
+
 	BulkMax   int           // records in one bulk
 	BulkBytes int           // of their events; the one that goes beyond still belongs to it
 	Gather    time.Duration // how long a bulk that is not full waits for more
@@ -139,6 +143,7 @@ type Delivery struct {
 	journalEnd func() uint64
 	target     Target
 	collected  string
+	lastKnown  uint64
 	past       func(ctx context.Context, from, to uint64, limit int) ([]Row, error)
 	begins     func() uint64
 	bulkMax    int
@@ -188,7 +193,7 @@ type DeliveryStats struct {
 func NewDelivery(c DeliveryConfig) *Delivery {
 	d := &Delivery{
 		name: c.Name, journal: c.Journal, journalEnd: c.End, target: c.Target,
-		collected: c.Collected, past: c.Past, begins: c.Begins, bulkMax: c.BulkMax, bulkBytes: c.BulkBytes, gather: c.Gather,
+		collected: c.Collected, lastKnown: c.Known, past: c.Past, begins: c.Begins, bulkMax: c.BulkMax, bulkBytes: c.BulkBytes, gather: c.Gather,
 		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1),
 	}
 	if d.bulkMax <= 0 {
@@ -302,7 +307,7 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 	}
 	b := d.over
 	if b == nil {
-		b = &Bulk{First: d.next, Next: d.next}
+		b = &Bulk{First: d.next, Next: d.next, Events: make([]Event, 0, d.expected())}
 	}
 	d.over = nil
 	full, err := d.read(ctx, b)
@@ -330,6 +335,7 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 func (d *Delivery) ask(ctx context.Context) error {
 	at, err := d.target.Position(ctx)
 	if err != nil {
+		d.noteWaiting()
 		return fmt.Errorf("asking %s for its position: %w", d.name, err)
 	}
 	rewound := d.journalEnd != nil && at.Next > d.journalEnd()
@@ -340,8 +346,34 @@ func (d *Delivery) ask(ctx context.Context) error {
 		at.Next = d.begins()
 	}
 	d.next, d.until, d.known = at.Next, at.Until, true
-	d.note(func(s *DeliveryStats) { s.Next, s.Seen, s.Rewound = at.Next, at.Next, rewound })
+	d.note(func(s *DeliveryStats) { s.Next, s.Seen, s.Rewound, s.Oldest = at.Next, at.Next, rewound, time.Time{} })
 	return nil
+}
+
+// noteWaiting notes the age of what waits for a target that has not been asked
+// since the start: Oldest shows it although no bulk was read.
+func (d *Delivery) noteWaiting() {
+	if !d.Stats().Oldest.IsZero() {
+		return
+	}
+	for rec, err := range d.journal(d.lastKnown) {
+		if err != nil {
+			return // reading a bulk will say so
+		}
+		if e, err := DecodeEvent(rec.Data); err == nil && d.wants(rec.Data) && !e.RawArrival.IsZero() {
+			d.note(func(s *DeliveryStats) { s.Oldest = e.RawArrival })
+			return
+		}
+	}
+}
+
+// expected is how many events the next bulk is likely to hold.
+func (d *Delivery) expected() int {
+	head := d.head.Load()
+	if head <= d.next {
+		return 0
+	}
+	return int(min(uint64(d.bulkMax), head-d.next))
 }
 
 // waitUntilFull returns when the journal holds enough for the bulk, or gather

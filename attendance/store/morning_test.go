@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -24,7 +23,7 @@ type morning struct {
 	stop     func()
 }
 
-func (m *morning) begin(s *SQLite) {
+func (m *morning) begin(s Store) {
 	t := m.t
 	t.Helper()
 	var err error
@@ -112,33 +111,14 @@ func (m *morning) press(students int) map[string]attendance.Receipt {
 // Receipts go on while the store is locked by somebody else; afterwards each is
 // in the store, once, as it was given, in few statements. After a restart the
 // same presses get the same receipts.
-func TestMorningWithAStoreThatIsLocked(t *testing.T) {
+func morningWithAStoreThatIsLocked(t *testing.T, b base) {
 	const students = 800
 	m := &morning{t: t, dir: t.TempDir()}
-	path := filepath.Join(m.dir, "a.db")
-	s := open(t, path)
+	s := open(t, b.Options)
+	unlock := b.lock(t)
 	m.begin(s)
-
-	other, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	lock, err := other.Conn(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if _, err := lock.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
-		t.Fatal(err)
-	}
 	receipts := m.press(students)
-	if got := len(rows(t, s, Filter{})); got != 0 {
-		t.Errorf("while locked: got %d rows in the store, want none", got)
-	}
-	if _, err := lock.ExecContext(context.Background(), "ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	m.stop()
 
 	check := func(when string) {

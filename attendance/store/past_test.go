@@ -11,8 +11,8 @@ import (
 	"firstbell/attendance"
 )
 
-func TestRowsOfThePastComeByTheirPosition(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func rowsOfThePastComeByTheirPosition(t *testing.T, b base) {
+	s := open(t, b.Options)
 	var events []attendance.Event
 	for n := range 50 {
 		events = append(events, arrival(n, time.Duration(50-n)*time.Second)) // not in the order of the key
@@ -55,8 +55,8 @@ func TestRowsOfThePastComeByTheirPosition(t *testing.T) {
 
 // Without an index each bulk of a sink that lags would read the whole store.
 func TestThePastIsFoundByAnIndex(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
-	plan, err := s.reader.Query("EXPLAIN QUERY PLAN "+selectBetween, 1, 2, 3)
+	s := openFile(t, filepath.Join(t.TempDir(), "a.db"))
+	plan, err := s.reader.Query("EXPLAIN QUERY PLAN "+sqliteDialect.selectBetween(), 1, 2, 3)
 	if err != nil {
 		t.Fatal(err)
 	}

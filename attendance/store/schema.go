@@ -4,15 +4,25 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 )
 
-// applicationID marks the file as ours in its header: "1bel".
+// What is in both databases, under the same names:
+//
+//   - arrivals, one row per key;
+//   - presses, one row per receipt that was asked for more than once;
+//   - check_ins, a view of both for people: what it shows stays, and what is
+//     new comes behind it;
+//   - deliveries, one row per journal with the position up to which it is in.
+//
+// A migration that has been released never changes, and only ever adds to what
+// check_ins shows. A newer schema than this program knows is refused.
+
+// applicationID marks SQLite's file as ours in its header: "1bel".
 const applicationID = 0x3162656c
 
-// migrations[i] takes a database from version i to i+1. The version is SQLite's
-// user_version. A migration that has been released never changes.
-var migrations = []string{`
+// sqliteMigrations[i] takes a database from version i to i+1. The version is
+// SQLite's user_version.
+var sqliteMigrations = []string{`
 CREATE TABLE check_ins (
   date             TEXT NOT NULL,     -- 2026-05-04, at the school
   school           TEXT NOT NULL,
@@ -42,60 +52,144 @@ INSERT INTO delivery (id, next) VALUES (1, 0);
 `,
 	// For sinks that lag past the journal. Positions grow, so an index by them
 	// is written at its end alone.
-	`CREATE INDEX check_ins_position ON check_ins (position);`}
+	`CREATE INDEX check_ins_position ON check_ins (position);`,
+	// No index by receipt: its pages, hit at random, were most of what a bulk
+	// wrote. Counts of presses have a table of their own instead.
+	`
+CREATE TABLE arrivals (
+  date          TEXT NOT NULL,
+  school        TEXT NOT NULL,
+  period        TEXT NOT NULL,
+  student_id    TEXT NOT NULL,
+  class_key     TEXT NOT NULL,        -- class_id where students check in per class, else ''
+  class_id      TEXT NOT NULL,
+  status        TEXT NOT NULL CHECK (status IN ('present', 'late', 'outside')),
+  first_arrival INTEGER NOT NULL,     -- ms since 1970-01-01 UTC
+  utc_offset    INTEGER NOT NULL,     -- of the school at that moment, minutes east
+  verified      INTEGER NOT NULL,
+  receipt       BLOB NOT NULL,        -- 16 bytes
+  timetable     TEXT NOT NULL,
+  position      INTEGER NOT NULL,
+  PRIMARY KEY (date, school, period, student_id, class_key)
+) WITHOUT ROWID;
 
-// rowColumns are the columns in the order of the statements below.
-var rowColumns = []string{
-	"date", "school", "period", "student_id", "class_key", "class_id", "status",
-	"first_arrival", "first_arrival_ms", "presses", "verified", "receipt", "timetable", "position",
+CREATE TABLE presses (
+  receipt BLOB PRIMARY KEY,
+  presses INTEGER NOT NULL
+) WITHOUT ROWID;
+
+INSERT INTO arrivals
+SELECT date, school, period, student_id, class_key, class_id, status, first_arrival_ms,
+       CAST(substr(first_arrival, -6, 3) AS INTEGER) * 60 + CAST(substr(first_arrival, -6, 1) || substr(first_arrival, -2) AS INTEGER),
+       verified, unhex(receipt, '-'), timetable, position
+FROM check_ins;
+
+CREATE INDEX arrivals_position ON arrivals (position);
+
+INSERT INTO presses SELECT unhex(receipt, '-'), presses FROM check_ins WHERE presses > 1;
+
+DROP TABLE check_ins;
+
+CREATE VIEW check_ins AS
+SELECT date, school, period, student_id, class_key, class_id, status,
+       strftime('%Y-%m-%dT%H:%M:%S', first_arrival / 1000 + utc_offset * 60, 'unixepoch') ||
+         printf('.%03d%s%02d:%02d', first_arrival % 1000, iif(utc_offset < 0, '-', '+'), abs(utc_offset) / 60, abs(utc_offset) % 60) AS first_arrival,
+       first_arrival AS first_arrival_ms,
+       coalesce(presses, 1) AS presses,
+       verified,
+       lower(substr(hex(receipt), 1, 8) || '-' || substr(hex(receipt), 9, 4) || '-' || substr(hex(receipt), 13, 4) || '-' ||
+         substr(hex(receipt), 17, 4) || '-' || substr(hex(receipt), 21)) AS receipt,
+       timetable, position
+FROM arrivals LEFT JOIN presses USING (receipt);
+
+CREATE TABLE deliveries (
+  journal TEXT PRIMARY KEY,           -- its name, in the file store-place beside it
+  next    INTEGER NOT NULL,           -- records of the journal before this position are in
+  epoch   INTEGER NOT NULL,           -- grows with each process that takes the delivery over
+  holder  TEXT NOT NULL,              -- that process
+  since   TEXT NOT NULL               -- when it did, UTC
+) WITHOUT ROWID;
+
+INSERT INTO deliveries SELECT '', next, 0, '', datetime() FROM delivery WHERE next > 0;
+
+DROP TABLE delivery;
+`}
+
+// postgresMigrations[i] takes a database from version i to i+1. The version is
+// the greatest in firstbell.schema_version.
+var postgresMigrations = []string{`
+CREATE TABLE firstbell.arrivals (
+  date          date        NOT NULL,
+  school        text        COLLATE "C" NOT NULL,
+  period        text        COLLATE "C" NOT NULL,
+  student_id    text        COLLATE "C" NOT NULL,
+  class_key     text        COLLATE "C" NOT NULL,
+  class_id      text        COLLATE "C" NOT NULL,
+  status        text        COLLATE "C" NOT NULL CHECK (status IN ('present', 'late', 'outside')),
+  first_arrival timestamptz NOT NULL,
+  utc_offset    smallint    NOT NULL,
+  verified      boolean     NOT NULL,
+  receipt       uuid        NOT NULL,
+  timetable     text        COLLATE "C" NOT NULL,
+  position      bigint      NOT NULL,
+  PRIMARY KEY (date, school, period, student_id, class_key)
+);
+
+CREATE INDEX arrivals_position ON firstbell.arrivals (position);
+
+CREATE TABLE firstbell.presses (
+  receipt uuid   PRIMARY KEY,
+  presses bigint NOT NULL
+);
+
+CREATE VIEW firstbell.check_ins AS
+SELECT date, school, period, student_id, class_key, class_id, status, first_arrival,
+       first_arrival AT TIME ZONE make_interval(mins => utc_offset) AS local_arrival,
+       coalesce(presses, 1) AS presses, verified, receipt, timetable, position
+FROM firstbell.arrivals LEFT JOIN firstbell.presses USING (receipt);
+
+CREATE TABLE firstbell.deliveries (
+  journal text        COLLATE "C" PRIMARY KEY,
+  next    bigint      NOT NULL,
+  epoch   bigint      NOT NULL,
+  holder  text        NOT NULL,
+  since   timestamptz NOT NULL
+);
+
+COMMENT ON TABLE firstbell.arrivals IS 'the first arrival of each student, date and period';
+COMMENT ON COLUMN firstbell.arrivals.utc_offset IS 'of the school at the first arrival, in minutes east';
+COMMENT ON TABLE firstbell.presses IS 'how often a receipt was asked for, where that is more than once';
+COMMENT ON TABLE firstbell.deliveries IS 'up to which position each journal is in; only firstbell writes here';
+COMMENT ON COLUMN firstbell.deliveries.epoch IS 'grows with each process that takes the delivery over; earlier ones write no more';
+COMMENT ON VIEW firstbell.check_ins IS 'what to query: one row per student, date and period (and class, where students check in per class)';
+COMMENT ON COLUMN firstbell.check_ins.local_arrival IS 'the first arrival by the clock at the school';
+COMMENT ON COLUMN firstbell.check_ins.period IS 'outside when no period was on';
+COMMENT ON COLUMN firstbell.check_ins.position IS 'in the journal';
+`}
+
+// newer refuses a schema that this program does not know.
+func newer(version, known int) error {
+	return fmt.Errorf("its schema has version %d, this firstbell knows %d; use the newer firstbell", version, known)
 }
 
-const keyColumns = 5 // the first of them are the primary key
+// older refuses to read a schema that serve has not brought up to date.
+func older(version, known int) error {
+	return fmt.Errorf("its schema has version %d, this firstbell reads %d; start firstbell serve once to change it", version, known)
+}
 
-// upsertRows takes two JSON arrays: rows, each an array in the order of
-// rowColumns, and counts of presses, each [receipt, presses], of rows that are
-// there already.
-var upsertRows = func() string {
-	// The rule of attendance.Row.Better.
-	better := "(excluded.verified > verified OR (excluded.verified = verified AND (excluded.first_arrival_ms < first_arrival_ms OR " +
-		"(excluded.first_arrival_ms = first_arrival_ms AND excluded.position > position))))"
-	var fromRows, fromCounts, set []string
-	for i, c := range rowColumns {
-		fromRows = append(fromRows, fmt.Sprintf("value ->> %d", i))
-		switch {
-		case c == "presses":
-			fromCounts = append(fromCounts, "n.value ->> 1")
-			set = append(set, "presses = max(presses, excluded.presses)")
-		case i < keyColumns:
-			fromCounts = append(fromCounts, "c."+c)
-		default:
-			fromCounts = append(fromCounts, "c."+c)
-			set = append(set, fmt.Sprintf("%s = iif(%s, excluded.%s, %s)", c, better, c, c))
-		}
-	}
-	return "INSERT INTO check_ins (" + strings.Join(rowColumns, ", ") + ")\n" +
-		"SELECT " + strings.Join(fromRows, ", ") + " FROM json_each(?1)\n" +
-		"UNION ALL\n" +
-		"SELECT " + strings.Join(fromCounts, ", ") + " FROM json_each(?2) AS n JOIN check_ins AS c ON c.receipt = n.value ->> 0\n" +
-		"WHERE true ON CONFLICT (" + strings.Join(rowColumns[:keyColumns], ", ") + ") DO UPDATE SET\n" +
-		strings.Join(set, ",\n")
-}()
-
-const movePosition = "UPDATE delivery SET next = ?1 WHERE id = 1"
-
-// migrate brings an empty or older database to the newest schema. It refuses
-// one that another program made, or a newer firstbell.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrateSQLite brings an empty or older database to the newest schema. It
+// refuses one that another program made, or a newer firstbell.
+func migrateSQLite(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	version, err := checkSchema(ctx, tx)
-	if err != nil || version == len(migrations) {
+	version, err := sqliteVersion(ctx, tx)
+	if err != nil || version == len(sqliteMigrations) {
 		return err
 	}
-	for _, m := range migrations[version:] {
+	for _, m := range sqliteMigrations[version:] {
 		if _, err := tx.ExecContext(ctx, m); err != nil {
 			return fmt.Errorf("changing its schema from version %d to %d: %w", version, version+1, err)
 		}
@@ -112,8 +206,8 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// checkSchema returns the schema's version, 0 for an empty database.
-func checkSchema(ctx context.Context, q querier) (version int, err error) {
+// sqliteVersion returns the schema's version, 0 for an empty database.
+func sqliteVersion(ctx context.Context, q querier) (version int, err error) {
 	var id, tables int
 	for _, ask := range []struct {
 		query string
@@ -130,8 +224,8 @@ func checkSchema(ctx context.Context, q querier) (version int, err error) {
 	switch {
 	case id != applicationID && (tables > 0 || id != 0):
 		return 0, fmt.Errorf("it is a database of another program; name a file of its own")
-	case version > len(migrations):
-		return 0, fmt.Errorf("its schema has version %d, this firstbell knows %d; use the newer firstbell", version, len(migrations))
+	case version > len(sqliteMigrations):
+		return 0, newer(version, len(sqliteMigrations))
 	}
 	return version, nil
 }

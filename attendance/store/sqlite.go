@@ -3,13 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"iter"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,54 +22,27 @@ import (
 	"firstbell/attendance/timetable"
 )
 
-// Reader is the reading side of a store.
-type Reader interface {
-	// Rows yields the rows that pass the filter, in export order (see
-	// attendance.CompareRows). The first error ends it.
-	Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error]
-
-	// Count returns how many rows pass the filter, by their status.
-	Count(ctx context.Context, f Filter) (map[timetable.Status]int, error)
-
-	// Position returns where delivery goes on. Rows asked for later hold at
-	// least what came before it.
-	Position(ctx context.Context) (attendance.Position, error)
-
-	Close() error
-}
-
-// Store is a database that check-ins are delivered to and read from.
-type Store interface {
-	attendance.Target
-	Reader
-	Past
-
-	// Writes returns how many statements have written, since Open.
-	Writes() uint64
-}
-
-// Filter picks rows. Zero values let everything pass.
-type Filter struct {
-	From, To timetable.Date // first and last date
-	School   string
-	Class    string
-	Period   string
-	Receipt  string // as attendance.ReceiptID writes it
-}
-
-// SQLite is a Store in one file.
-type SQLite struct {
+// sqliteStore is a Store in one file.
+type sqliteStore struct {
 	path   string
+	place  *place
 	writer *sql.DB // one connection; nil when opened for reading
 	reader *sql.DB
-	upsert *sql.Stmt
 	writes atomic.Uint64
+
+	// Used only by Deliver, which one goroutine calls at a time.
+	epoch   int64
+	full    driver.Stmt // upserts rowsPerStatement rows, on the connection fullOn; nil: not prepared
+	fullOn  sqliteConn
+	args    []driver.NamedValue
+	rows    []*attendance.Event
+	presses []press
 }
 
-var (
-	_ Store  = (*SQLite)(nil)
-	_ Reader = (*SQLite)(nil)
-)
+var sqliteDialect = &dialect{
+	parameter: func(int) string { return "?" },
+	presses:   "max",
+}
 
 const (
 	// lockWait is how long a statement waits for another program's lock before
@@ -76,26 +50,30 @@ const (
 	lockWait = time.Second
 
 	openWait = 30 * time.Second
+
+	// checkpointPages is how far SQLite's own log grows before it is carried
+	// into the file: 64 MB. A page that one bulk after the other changes is
+	// carried over once.
+	checkpointPages = 16384
 )
 
-// Open opens the store at location, "sqlite:PATH", creates it when it is not
-// there and brings its schema up to date.
-func Open(ctx context.Context, location string) (*SQLite, error) {
+// openSQLite opens the file, creates it when it is not there and brings its
+// schema up to date.
+func openSQLite(ctx context.Context, location string, p *place) (*sqliteStore, error) {
 	path, err := sqlitePath(location)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	s := &SQLite{path: path}
+	s := &sqliteStore{path: path, place: p}
 	if s.writer, err = s.connect("rwc", 1); err != nil {
 		return nil, s.about("opening", err)
 	}
-	if err = migrate(ctx, s.writer); err == nil {
-		s.upsert, err = s.writer.PrepareContext(ctx, upsertRows)
-	}
-	if err == nil {
-		err = s.mayWrite(ctx)
+	if err = migrateSQLite(ctx, s.writer); err == nil {
+		// Taking it over also finds out at the start that a file cannot be
+		// written, not at the first bell.
+		err = s.takeOver(ctx)
 	}
 	if err == nil {
 		s.reader, err = s.connect("ro", 4)
@@ -107,22 +85,20 @@ func Open(ctx context.Context, location string) (*SQLite, error) {
 	return s, nil
 }
 
-// OpenReader opens a store that is there already for reading alone, beside a
-// writer or without one.
-func OpenReader(ctx context.Context, location string) (*SQLite, error) {
+func openSQLiteReader(ctx context.Context, location string, p *place) (*sqliteStore, error) {
 	path, err := sqlitePath(location)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	s := &SQLite{path: path}
+	s := &sqliteStore{path: path, place: p}
 	if s.reader, err = s.connect("ro", 4); err != nil {
 		return nil, s.about("opening", err)
 	}
-	version, err := checkSchema(ctx, s.reader)
-	if err == nil && version < len(migrations) {
-		err = fmt.Errorf("its schema has version %d, this firstbell reads %d; start firstbell serve once to change it", version, len(migrations))
+	version, err := sqliteVersion(ctx, s.reader)
+	if err == nil && version < len(sqliteMigrations) {
+		err = older(version, len(sqliteMigrations))
 	}
 	if err != nil {
 		s.Close()
@@ -131,16 +107,8 @@ func OpenReader(ctx context.Context, location string) (*SQLite, error) {
 	return s, nil
 }
 
-func sqlitePath(location string) (string, error) {
-	scheme, path, ok := strings.Cut(location, ":")
-	if !ok || scheme != "sqlite" || path == "" {
-		return "", fmt.Errorf("opening store %q: want sqlite:PATH", location)
-	}
-	return filepath.Abs(path)
-}
-
 // connect makes a pool of connections; mode is SQLite's.
-func (s *SQLite) connect(mode string, connections int) (*sql.DB, error) {
+func (s *sqliteStore) connect(mode string, connections int) (*sql.DB, error) {
 	// SQLite's own words for these do not say what is wrong.
 	if dir, err := os.Stat(filepath.Dir(s.path)); err != nil {
 		return nil, err
@@ -158,10 +126,11 @@ func (s *SQLite) connect(mode string, connections int) (*sql.DB, error) {
 	q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds()))
 	q.Add("_pragma", "temp_store(MEMORY)")
 	if mode != "ro" {
-		// 32 MB keep the index pages of a morning's receipts at hand.
+		// 32 MB keep the pages of a morning's students at hand.
 		q.Add("_pragma", "cache_size(-32768)")
 		q.Add("_txlock", "immediate")
 		q.Add("_pragma", "journal_mode(WAL)")
+		q.Add("_pragma", fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages))
 		// FULL syncs with each transaction, one per bulk: the journal's
 		// retention goes by the position.
 		q.Add("_pragma", "synchronous(FULL)")
@@ -175,15 +144,8 @@ func (s *SQLite) connect(mode string, connections int) (*sql.DB, error) {
 	return db, nil
 }
 
-// mayWrite finds out at the start that a file cannot be written, not at the
-// first bell.
-func (s *SQLite) mayWrite(ctx context.Context) error {
-	_, err := s.writer.ExecContext(ctx, "UPDATE delivery SET next = next WHERE id = 1")
-	return err
-}
-
 // about tells what went wrong in one line, in words for the person on duty.
-func (s *SQLite) about(doing string, err error) error {
+func (s *sqliteStore) about(doing string, err error) error {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		switch e.Code() & 0xff {
@@ -201,16 +163,17 @@ func (s *SQLite) about(doing string, err error) error {
 }
 
 // Close lets go of the file. Reading iterators must have ended.
-func (s *SQLite) Close() error {
+func (s *sqliteStore) Close() error {
 	var errs []error
-	if s.upsert != nil {
-		errs = append(errs, s.upsert.Close())
+	if s.full != nil {
+		errs = append(errs, s.full.Close())
 	}
 	if s.reader != nil {
 		errs = append(errs, s.reader.Close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())
+		s.place.close()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return s.about("closing", err)
@@ -219,124 +182,199 @@ func (s *SQLite) Close() error {
 }
 
 // Writes implements Store.
-func (s *SQLite) Writes() uint64 { return s.writes.Load() }
+func (s *sqliteStore) Writes() uint64 { return s.writes.Load() }
+
+// Known implements Store: SQLite is always there to be asked.
+func (s *sqliteStore) Known() uint64 {
+	at, err := s.Position(context.Background())
+	if err != nil {
+		return s.place.known.Load()
+	}
+	return at.Next
+}
+
+// takeOver makes this process the one that delivers the journal. A position
+// from before journals had names is this journal's.
+func (s *sqliteStore) takeOver(ctx context.Context) error {
+	_, err := s.writer.ExecContext(ctx, "UPDATE OR IGNORE deliveries SET journal = ? WHERE journal = ''", s.place.journal)
+	if err != nil {
+		return err
+	}
+	return s.writer.QueryRowContext(ctx, "INSERT INTO deliveries (journal, next, epoch, holder, since) VALUES (?, 0, 1, ?, datetime())"+
+		" ON CONFLICT DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch",
+		s.place.journal, holder()).Scan(&s.epoch)
+}
 
 // Position implements attendance.Target and Reader.
-func (s *SQLite) Position(ctx context.Context) (attendance.Position, error) {
+func (s *sqliteStore) Position(ctx context.Context) (attendance.Position, error) {
 	var next int64
-	err := s.reader.QueryRowContext(ctx, "SELECT next FROM delivery WHERE id = 1").Scan(&next)
-	if err != nil {
+	err := s.reader.QueryRowContext(ctx, "SELECT next FROM deliveries WHERE journal IN (?, '') ORDER BY journal DESC", s.place.journal).Scan(&next)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return attendance.Position{}, s.about("reading the position of", err)
 	}
 	return attendance.Position{Next: uint64(next)}, nil
 }
 
 // Deliver implements attendance.Target: all of the bulk and the position behind
-// it, in one transaction, or nothing. A row that was there already counts as
-// delivered again.
-func (s *SQLite) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Delivered, error) {
-	rows, presses := b.Fold()
-	var done attendance.Delivered
-	if err := s.write(ctx, b.Next, rows, presses, &done); err != nil {
-		return done, s.about("writing to", err)
+// it, in one transaction, or nothing.
+func (s *sqliteStore) Deliver(ctx context.Context, b *attendance.Bulk) (done attendance.Delivered, err error) {
+	s.rows, s.presses = fold(b, s.rows, s.presses)
+	defer func() { clear(s.rows) }()
+	conn, err := s.writer.Conn(ctx)
+	if err == nil {
+		// The driver's own statements: database/sql would handle each of a
+		// bulk's parameters several times.
+		err = errors.Join(conn.Raw(func(c any) error {
+			return s.write(ctx, c.(sqliteConn), b.Next, &done)
+		}), conn.Close())
 	}
-	done.Rows = len(rows)
+	if err != nil {
+		return attendance.Delivered{Writes: done.Writes}, s.about("writing to", err)
+	}
+	s.place.note(b.Next)
+	done.Duplicates = len(s.rows) - done.Rows
 	return done, nil
 }
 
-func (s *SQLite) write(ctx context.Context, next uint64, rows []attendance.Row, presses map[attendance.ReceiptID]uint32, done *attendance.Delivered) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+// sqliteConn is what the driver's connection can do.
+type sqliteConn interface {
+	driver.ConnPrepareContext
+	driver.ConnBeginTx
+	driver.ExecerContext
+	driver.QueryerContext
+}
+
+func (s *sqliteStore) write(ctx context.Context, c sqliteConn, next uint64, done *attendance.Delivered) error {
+	tx, err := c.BeginTx(ctx, driver.TxOptions{})
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
-	count := func() {
-		done.Writes++
-		s.writes.Add(1)
-	}
-	if len(rows)+len(presses) > 0 {
-		rowsJSON, countsJSON, err := encode(rows, presses)
-		if err != nil {
-			return err
-		}
-		count()
-		if _, err := tx.StmtContext(ctx, s.upsert).ExecContext(ctx, rowsJSON, countsJSON); err != nil {
-			return err
-		}
-	}
-	count()
-	if _, err := tx.ExecContext(ctx, movePosition, int64(next)); err != nil {
-		return err
+	if err = s.writeAll(ctx, c, next, done); err != nil {
+		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
 }
 
-// encode returns the parameters of upsertRows.
-func encode(rows []attendance.Row, presses map[attendance.ReceiptID]uint32) (string, string, error) {
-	lines := make([][]any, 0, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		classKey, verified := "", 0
-		if r.ClassIsKey {
-			classKey = r.Class
-		}
-		if r.Verified {
-			verified = 1
-		}
-		lines = append(lines, []any{
-			r.Date.String(), r.School, r.Period, r.Student, classKey, r.Class, string(r.Status),
-			r.FirstArrival.Format(firstArrivalFormat), r.FirstArrival.UnixMilli(),
-			r.Presses, verified, r.ID.String(), r.Timetable, r.Seq,
-		})
+func (s *sqliteStore) writeAll(ctx context.Context, c sqliteConn, next uint64, done *attendance.Delivered) error {
+	count := func() {
+		done.Writes++
+		s.writes.Add(1)
 	}
-	counts := make([][2]any, 0, len(presses))
-	for id, n := range presses {
-		counts = append(counts, [2]any{id.String(), n})
-	}
-	rowsJSON, err := json.Marshal(lines)
+	count()
+	moved, err := c.ExecContext(ctx, "UPDATE deliveries SET next = ?1 WHERE journal = ?2 AND epoch = ?3",
+		[]driver.NamedValue{{Ordinal: 1, Value: int64(next)}, {Ordinal: 2, Value: s.place.journal}, {Ordinal: 3, Value: s.epoch}})
 	if err != nil {
-		return "", "", err
+		return err
 	}
-	countsJSON, err := json.Marshal(counts)
-	return string(rowsJSON), string(countsJSON), err
+	if n, err := moved.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, takenOver(s.heldBy(ctx)))
+	}
+	for rows := range slices.Chunk(s.rows, rowsPerStatement) {
+		count()
+		n, err := s.upsertRows(ctx, c, rows)
+		if err != nil {
+			return err
+		}
+		done.Rows += n
+	}
+	for presses := range slices.Chunk(s.presses, rowsPerStatement) {
+		count()
+		if err := s.upsertPresses(ctx, c, presses); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-const firstArrivalFormat = "2006-01-02T15:04:05.000-07:00"
-
-// where returns the filter as SQL.
-func (f *Filter) where() (string, []any) {
-	conditions, args := []string{"true"}, []any(nil)
-	add := func(condition string, arg any) {
-		conditions = append(conditions, condition)
-		args = append(args, arg)
-	}
-	if f.From != (timetable.Date{}) {
-		add("date >= ?", f.From.String())
-	}
-	if f.To != (timetable.Date{}) {
-		add("date <= ?", f.To.String())
-	}
-	if f.School != "" {
-		add("school = ?", f.School)
-	}
-	if f.Class != "" {
-		add("class_id = ?", f.Class)
-	}
-	if f.Period != "" {
-		add("period = ?", f.Period)
-	}
-	if f.Receipt != "" {
-		add("receipt = ?", f.Receipt)
-	}
-	return strings.Join(conditions, " AND "), args
+// heldBy names the process that took the delivery over.
+func (s *sqliteStore) heldBy(ctx context.Context) (by string) {
+	_ = s.reader.QueryRowContext(ctx, "SELECT holder || ', since ' || since || ' UTC' FROM deliveries WHERE journal = ?", s.place.journal).Scan(&by)
+	return by
 }
 
-// Rows implements Reader. What it yields is the state at its first row.
-func (s *SQLite) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
+// bind adds parameters to those of the next statement.
+func (s *sqliteStore) bind(values ...driver.Value) {
+	for _, v := range values {
+		s.args = append(s.args, driver.NamedValue{Ordinal: len(s.args) + 1, Value: v})
+	}
+}
+
+// upsertRows writes up to rowsPerStatement rows and returns how many of them
+// were new or better.
+func (s *sqliteStore) upsertRows(ctx context.Context, c sqliteConn, rows []*attendance.Event) (int, error) {
+	defer func() { clear(s.args); s.args = s.args[:0] }()
+	var like likeBefore
+	for _, e := range rows {
+		s.bind(like.date(e.Date), like.text(1, e.School), like.text(2, e.Period), e.Student, like.text(4, classKey(e)), like.text(5, e.Class),
+			like.text(6, string(e.Status)), e.FirstArrival.UnixMilli(), utcOffset(e.FirstArrival), e.Verified, e.ID[:], like.text(11, e.Timetable), int64(e.Seq))
+	}
+	st, keep, err := s.upsert(ctx, c, len(rows))
+	if err != nil {
+		return 0, err
+	}
+	if !keep {
+		defer st.Close()
+	}
+	result, err := st.(driver.StmtExecContext).ExecContext(ctx, s.args)
+	if err != nil {
+		return 0, err
+	}
+	n, err := result.RowsAffected()
+	return int(n), err
+}
+
+// upsert prepares the statement for so many rows; that for a full one, nearly a
+// megabyte of SQLite's program, is kept.
+func (s *sqliteStore) upsert(ctx context.Context, c sqliteConn, rows int) (st driver.Stmt, keep bool, err error) {
+	keep = rows == rowsPerStatement
+	if keep && s.full != nil && s.fullOn == c {
+		return s.full, true, nil
+	}
+	row := "(" + strings.Repeat("?, ", len(columns)-1) + "?)"
+	st, err = c.PrepareContext(ctx, sqliteDialect.insertInto()+"VALUES "+strings.Repeat(row+", ", rows-1)+row+sqliteDialect.upsertRows())
+	if err == nil && keep {
+		s.full, s.fullOn = st, c
+	}
+	return st, keep, err
+}
+
+func (s *sqliteStore) upsertPresses(ctx context.Context, c sqliteConn, presses []press) error {
+	defer func() { clear(s.args); s.args = s.args[:0] }()
+	for i := range presses {
+		s.bind(presses[i].id[:], int64(presses[i].count))
+	}
+	_, err := c.ExecContext(ctx, "INSERT INTO presses AS p (receipt, presses) VALUES "+strings.Repeat("(?, ?), ", len(presses)-1)+"(?, ?)"+
+		sqliteDialect.upsertPresses(), s.args)
+	return err
+}
+
+// likeBefore makes a parameter of a text once as long as row after row has the
+// same: they are sorted.
+type likeBefore struct {
+	texts [len(columns)]driver.Value
+	day   timetable.Date
+	named driver.Value
+}
+
+func (l *likeBefore) text(column int, s string) driver.Value {
+	if before, ok := l.texts[column].(string); !ok || before != s {
+		l.texts[column] = s
+	}
+	return l.texts[column]
+}
+
+func (l *likeBefore) date(d timetable.Date) driver.Value {
+	if l.named == nil || l.day != d {
+		l.day, l.named = d, d.String()
+	}
+	return l.named
+}
+
+// Rows implements Reader.
+func (s *sqliteStore) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
 	return func(yield func(attendance.Row, error) bool) {
-		where, args := f.where()
-		rows, err := s.reader.QueryContext(ctx, "SELECT "+strings.Join(rowColumns, ", ")+
-			" FROM check_ins WHERE "+where+" ORDER BY date, school, class_id, student_id, period, receipt", args...)
+		where, args := f.where(sqliteDialect)
+		rows, err := s.reader.QueryContext(ctx, sqliteDialect.selectRows(where), args...)
 		if err != nil {
 			yield(attendance.Row{}, s.about("reading", err))
 			return
@@ -358,43 +396,22 @@ func (s *SQLite) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, e
 	}
 }
 
-func scan(rows *sql.Rows) (attendance.Row, error) {
-	var r attendance.Row
-	var date, classKey, status, first, receipt string
-	var firstMs int64
-	err := rows.Scan(&date, &r.School, &r.Period, &r.Student, &classKey, &r.Class, &status,
-		&first, &firstMs, &r.Presses, &r.Verified, &receipt, &r.Timetable, &r.Seq)
-	if err != nil {
-		return r, err
-	}
-	r.ClassIsKey = classKey != ""
-	r.Status = timetable.Status(status)
-	if r.Date, err = timetable.ParseDate(date); err != nil {
-		return r, err
-	}
-	if r.FirstArrival, err = time.Parse(firstArrivalFormat, first); err != nil {
-		return r, err
-	}
-	r.ID, err = attendance.ParseReceiptID(receipt)
-	return r, err
-}
-
 // Count implements Reader.
-func (s *SQLite) Count(ctx context.Context, f Filter) (map[timetable.Status]int, error) {
-	where, args := f.where()
-	rows, err := s.reader.QueryContext(ctx, "SELECT status, count(*) FROM check_ins WHERE "+where+" GROUP BY status", args...)
+func (s *sqliteStore) Count(ctx context.Context, f Filter) (map[timetable.Status]int, error) {
+	where, args := f.where(sqliteDialect)
+	rows, err := s.reader.QueryContext(ctx, sqliteDialect.countRows(where), args...)
 	if err != nil {
 		return nil, s.about("counting", err)
 	}
 	defer rows.Close()
 	counts := make(map[timetable.Status]int)
 	for rows.Next() {
-		var status string
+		var status timetable.Status
 		var n int
 		if err := rows.Scan(&status, &n); err != nil {
 			return nil, s.about("counting", err)
 		}
-		counts[timetable.Status(status)] = n
+		counts[status] = n
 	}
 	if err := rows.Err(); err != nil {
 		return nil, s.about("counting", err)

@@ -3,16 +3,19 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"firstbell/attendance"
+	"firstbell/attendance/pgtest"
 	"firstbell/attendance/timetable"
 )
 
@@ -28,8 +31,15 @@ func arrival(n int, after time.Duration) attendance.Event {
 	return e
 }
 
+func arrivals(from, to int) (events []attendance.Event) {
+	for n := from; n < to; n++ {
+		events = append(events, arrival(n, time.Duration(n)*time.Millisecond))
+	}
+	return events
+}
+
 func id(n int) attendance.ReceiptID {
-	return attendance.ReceiptID{0: byte(n >> 8), 1: byte(n), 6: 0x80, 8: 0x80, 15: byte(n)}
+	return attendance.ReceiptID{0: byte(n), 1: byte(n >> 8), 2: byte(n >> 16), 6: 0x80, 8: 0x80, 15: byte(n)}
 }
 
 func presses(n int, count uint32) attendance.Event {
@@ -46,17 +56,158 @@ func bulk(first uint64, events ...attendance.Event) *attendance.Bulk {
 	return &attendance.Bulk{First: first, Next: first + uint64(len(events)), Events: events}
 }
 
-func open(t *testing.T, path string) *SQLite {
+// base is an empty database of one kind.
+type base struct {
+	Options
+
+	// lock takes and holds the lock that a bulk needs, as another program
+	// would.
+	lock func(t *testing.T) (unlock func())
+
+	// own runs a statement of somebody else.
+	own func(t *testing.T, statement string) string
+}
+
+func sqliteBase(t *testing.T) base {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a ?#%20b.db") // a name that means something in a URI
+	b := base{Options: Options{Location: "sqlite:" + path, Journal: filepath.Join(dir, "journal")}}
+	other := func(t *testing.T) *sql.Conn {
+		t.Helper()
+		db, err := sql.Open("sqlite", strings.NewReplacer("?", "%3f", "#", "%23", "%", "%25").Replace("file:"+path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		conn, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	run := func(t *testing.T, c *sql.Conn, statement string) (out string) {
+		t.Helper()
+		rows, err := c.QueryContext(t.Context(), statement)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		defer rows.Close()
+		names, err := rows.Columns()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			values, into := make([]sql.NullString, len(names)), make([]any, len(names))
+			for i := range values {
+				into[i] = &values[i]
+			}
+			if err := rows.Scan(into...); err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range values {
+				if i > 0 {
+					out += "|"
+				}
+				out += v.String
+			}
+			out += "\n"
+		}
+		return strings.TrimSpace(out)
+	}
+	b.own = func(t *testing.T, statement string) string { t.Helper(); return run(t, other(t), statement) }
+	b.lock = func(t *testing.T) func() {
+		t.Helper()
+		c := other(t)
+		run(t, c, "BEGIN IMMEDIATE")
+		return func() { run(t, c, "ROLLBACK") }
+	}
+	return b
+}
+
+func postgresBase(p *pgtest.Postgres) func(t *testing.T) base {
+	return func(t *testing.T) base {
+		b := base{Options: Options{Location: p.Database(t), Password: pgtest.Password, Journal: t.TempDir()}}
+		b.own = func(t *testing.T, statement string) string { t.Helper(); return p.SQL(t, b.Location, statement) }
+		b.lock = func(t *testing.T) func() {
+			t.Helper()
+			c, err := parsePostgres(b.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := pgx.ConnectConfig(t.Context(), c.ConnConfig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close(context.Background()) })
+			if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE firstbell.arrivals"); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if _, err := conn.Exec(context.Background(), "ROLLBACK"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return b
+	}
+}
+
+// promises are what both stores keep.
+var promises = []struct {
+	name  string
+	holds func(t *testing.T, b base)
+}{
+	{"folds as Fold does", foldsAsFoldDoes},
+	{"a thousand check-ins are two statements", thousandCheckInsAreTwoStatements},
+	{"rows pass the filter in export order", rowsPassTheFilterInExportOrder},
+	{"a reader beside the writer sees whole bulks", readerBesideTheWriterSeesWholeBulks},
+	{"a locked store takes nothing and then everything", lockedStoreTakesNothingAndThenEverything},
+	{"who took over first writes no more", whoTookOverFirstWritesNoMore},
+	{"journals keep positions of their own", journalsKeepPositionsOfTheirOwn},
+	{"a position may go back for who holds it", positionMayGoBackForWhoHoldsIt},
+	{"the last known position outlives the process", lastKnownPositionOutlivesTheProcess},
+	{"people see each check-in once", peopleSeeEachCheckInOnce},
+	{"rows of the past come by their position", rowsOfThePastComeByTheirPosition},
+	{"nobody reads a schema that is not there", nobodyReadsASchemaThatIsNotThere},
+	{"a morning with the store locked", morningWithAStoreThatIsLocked},
+}
+
+func TestSQLite(t *testing.T) {
+	for _, p := range promises {
+		t.Run(p.name, func(t *testing.T) { p.holds(t, sqliteBase(t)) })
+	}
+}
+
+func TestPostgres(t *testing.T) {
+	server := pgtest.Start(t)
+	for _, p := range promises {
+		t.Run(p.name, func(t *testing.T) { p.holds(t, postgresBase(server)(t)) })
+	}
+}
+
+func open(t testing.TB, o Options) Store {
 	t.Helper()
-	s, err := Open(context.Background(), "sqlite:"+path)
+	s, err := Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	position(t, s) // as a delivery does first
 	return s
 }
 
-func deliver(t *testing.T, s *SQLite, b *attendance.Bulk) attendance.Delivered {
+func openReader(t testing.TB, o Options) Reader {
+	t.Helper()
+	r, err := OpenReader(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func deliver(t testing.TB, s Store, b *attendance.Bulk) attendance.Delivered {
 	t.Helper()
 	done, err := s.Deliver(context.Background(), b)
 	if err != nil {
@@ -65,7 +216,7 @@ func deliver(t *testing.T, s *SQLite, b *attendance.Bulk) attendance.Delivered {
 	return done
 }
 
-func rows(t *testing.T, r Reader, f Filter) []attendance.Row {
+func rows(t testing.TB, r Reader, f Filter) []attendance.Row {
 	t.Helper()
 	var all []attendance.Row
 	for row, err := range r.Rows(context.Background(), f) {
@@ -85,7 +236,7 @@ func show(rows []attendance.Row) string {
 	return b.String()
 }
 
-func position(t *testing.T, r Reader) uint64 {
+func position(t testing.TB, r Reader) uint64 {
 	t.Helper()
 	at, err := r.Position(context.Background())
 	if err != nil {
@@ -94,37 +245,52 @@ func position(t *testing.T, r Reader) uint64 {
 	return at.Next
 }
 
-// The store is right when it says what Fold says, whatever came when.
-func TestStoreFoldsAsFoldDoes(t *testing.T) {
+// oddEvents have everything in them that a bulk may hold.
+func oddEvents() []attendance.Event {
 	verified := arrival(1, 20*time.Minute)
 	verified.Kind, verified.Verified, verified.Status = attendance.KindVerifiedArrival, true, timetable.Late
 	perClass := arrival(5, 0)
 	perClass.ClassIsKey = true
 	odd := arrival(6, time.Millisecond)
-	odd.Student, odd.Class, odd.School = `=cmd|'/c'!A0"\`+"\u2028", "날개/반 100%", "<north>&"
+	odd.Student, odd.Class, odd.School = `=cmd|'/c'!A0"\`+"\u2028{},", "날개/반 100%", "<north>&"
+	west := arrival(7, 999*time.Millisecond)
+	west.FirstArrival = west.FirstArrival.In(attendance.Zone(-210))
+	west.Date = west.Date.AddDays(-1)
 	otherKind := attendance.Event{Kind: 77}
 	corrected := arrival(2, 2*time.Second)
 	corrected.Kind, corrected.Status, corrected.Timetable, corrected.Correction = attendance.KindCorrection, timetable.Late, "fedcba9876543210", &attendance.Correction{Author: "kim"}
 	moved := corrected // to another key
 	moved.ID, moved.Period = id(1002), "2"
-	events := []attendance.Event{
+	return []attendance.Event{
 		arrival(1, 0), arrival(2, 5*time.Second), presses(1, 3), otherKind, arrival(2, 2*time.Second), arrival(2, 9*time.Second),
-		verified, presses(1, 2), arrival(1, -time.Minute), perClass, presses(2, 70000), odd, presses(99, 4), corrected, moved, arrival(2, 9*time.Second),
+		verified, presses(1, 2), arrival(1, -time.Minute), perClass, presses(2, 70000), odd, presses(99, 4), west, corrected, moved, arrival(2, 9*time.Second),
 	}
-	for size := 1; size <= len(events); size++ {
-		s := open(t, filepath.Join(t.TempDir(), "a.db"))
+}
+
+// The store is right when it says what Fold says, whatever came when.
+func foldsAsFoldDoes(t *testing.T, b base) {
+	events := oddEvents()
+	s := open(t, b.Options)
+	for day, size := range []int{1, 2, 5, len(events)} {
 		var fold attendance.Fold
 		next := uint64(1)
 		for _, part := range slices.Collect(slices.Chunk(slices.Clone(events), size)) {
+			for i := range part {
+				part[i].Date = part[i].Date.AddDays(7 * day)
+				part[i].ID[14] = byte(day)
+			}
 			b := bulk(next, part...)
 			next = b.Next
 			deliver(t, s, b)
-			deliver(t, s, b) // again: nothing changes
+			if done := deliver(t, s, b); done.Rows != 0 {
+				t.Errorf("in bulks of %d: delivered again, %d rows changed", size, done.Rows)
+			}
 			for i := range b.Events {
 				fold.Add(&b.Events[i])
 			}
 		}
-		if got, want := show(rows(t, s, Filter{})), show(fold.Rows()); got != want {
+		week := Filter{From: timetable.DateOf(bell).AddDays(7*day - 1), To: timetable.DateOf(bell).AddDays(7 * day)}
+		if got, want := show(rows(t, s, week)), show(fold.Rows()); got != want {
 			t.Fatalf("in bulks of %d:\n got %swant %s", size, got, want)
 		}
 		if got := position(t, s); got != next {
@@ -133,24 +299,24 @@ func TestStoreFoldsAsFoldDoes(t *testing.T) {
 	}
 }
 
-func TestThousandCheckInsAreTwoStatements(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
-	events := make([]attendance.Event, 0, 1001)
-	for i := range 1000 {
-		events = append(events, arrival(i, time.Duration(i)*time.Millisecond))
-	}
-	done := deliver(t, s, bulk(1, append(events, presses(3, 9))...))
+func thousandCheckInsAreTwoStatements(t *testing.T, b base) {
+	s := open(t, b.Options)
+	done := deliver(t, s, bulk(1, append(arrivals(0, 1000), presses(3, 1))...))
 	if done.Rows != 1000 || done.Writes != 2 || s.Writes() != 2 {
 		t.Errorf("got %d rows in %d statements (%d in all), want 1000 in 2", done.Rows, done.Writes, s.Writes())
 	}
+	done = deliver(t, s, bulk(901, append(arrivals(900, 3001), presses(3, 9), presses(4, 2))...))
+	if done.Rows != 2001 || done.Duplicates != 100 || done.Writes != 5 {
+		t.Errorf("got %d rows and %d duplicates in %d statements, want 2001 and 100 in 5", done.Rows, done.Duplicates, done.Writes)
+	}
 	counts, err := s.Count(context.Background(), Filter{})
-	if err != nil || !maps.Equal(counts, map[timetable.Status]int{timetable.Present: 1000}) {
-		t.Errorf("got counts %v %v, want 1000 present", counts, err)
+	if err != nil || !maps.Equal(counts, map[timetable.Status]int{timetable.Present: 3001}) {
+		t.Errorf("got counts %v %v, want 3001 present", counts, err)
 	}
 }
 
-func TestRowsPassTheFilterInExportOrder(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func rowsPassTheFilterInExportOrder(t *testing.T, b base) {
+	s := open(t, b.Options)
 	var events []attendance.Event
 	for i := range 200 {
 		e := arrival(i, 0)
@@ -177,18 +343,17 @@ func TestRowsPassTheFilterInExportOrder(t *testing.T) {
 		if got, want := show(rows(t, s, f)), show(fold.Rows()); got != want {
 			t.Errorf("%s:\n got %swant %s", name, got, want)
 		}
+		counts, err := s.Count(t.Context(), f)
+		if err != nil || counts[timetable.Present] != fold.Len() {
+			t.Errorf("%s: counted %v %v, want %d", name, counts, err, fold.Len())
+		}
 	}
 }
 
-func TestReaderBesideTheWriterSeesWholeBulks(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a ?#%20b.db") // a name that means something in a URI
-	s := open(t, path)
+func readerBesideTheWriterSeesWholeBulks(t *testing.T, b base) {
+	s := open(t, b.Options)
 	deliver(t, s, bulk(1, arrival(1, 0), arrival(2, 0)))
-	r, err := OpenReader(context.Background(), "sqlite:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := openReader(t, b.Options)
 	if got := len(rows(t, r, Filter{})); got != 2 {
 		t.Errorf("before: got %d rows, want 2", got)
 	}
@@ -207,167 +372,138 @@ func TestReaderBesideTheWriterSeesWholeBulks(t *testing.T) {
 	if got := len(rows(t, r, Filter{})); got != 3 || position(t, r) != 4 {
 		t.Errorf("after: got %d rows and position %d, want 3 and 4", got, position(t, r))
 	}
-	if _, err := r.reader.Exec("DELETE FROM check_ins"); err == nil {
-		t.Error("a reader could delete rows")
-	}
+	deliver(t, s, bulk(4, arrival(4, 0))) // the reader has taken nothing over
 }
 
-// A crash leaves the files as they are at some moment: every copy of them opens
-// with whole bulks and the position behind them.
-func TestReopenAfterACrash(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a.db")
-	s := open(t, path)
-	for n := range 5 {
-		deliver(t, s, bulk(uint64(1+10*n), slices.Collect(func(yield func(attendance.Event) bool) {
-			for i := range 10 {
-				if !yield(arrival(10*n+i, 0)) {
-					return
-				}
-			}
-		})...))
-		copied := filepath.Join(t.TempDir(), "a.db")
-		for _, suffix := range []string{"", "-wal"} {
-			data, err := os.ReadFile(path + suffix)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if suffix == "-wal" && n == 4 {
-				data = data[:len(data)-100] // torn in the last transaction
-			}
-			if err := os.WriteFile(copied+suffix, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		bulks := n + 1
-		if n == 4 {
-			bulks = n
-		}
-		r, err := OpenReader(context.Background(), "sqlite:"+copied)
-		if err != nil {
-			t.Fatalf("reading after crash %d: %v", n, err)
-		}
-		if got := len(rows(t, r, Filter{})); got != 10*bulks || position(t, r) != uint64(10*bulks+1) {
-			t.Errorf("reading after crash %d: got %d rows and position %d, want %d and %d", n, got, position(t, r), 10*bulks, 10*bulks+1)
-		}
-		r.Close()
-		again := open(t, copied)
-		if got := len(rows(t, again, Filter{})); got != 10*bulks {
-			t.Errorf("reopening after crash %d: got %d rows, want %d", n, got, 10*bulks)
-		}
-		deliver(t, again, bulk(uint64(10*bulks+1), arrival(1000, 0)))
-	}
-}
-
-func TestLockedStoreTakesNothingAndThenEverything(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	s := open(t, path)
-	other, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	conn, err := other.Conn(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
-		t.Fatal(err)
-	}
+func lockedStoreTakesNothingAndThenEverything(t *testing.T, b base) {
+	s := open(t, b.Options)
+	unlock := b.lock(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := s.Deliver(ctx, bulk(1, arrival(1, 0))); err == nil {
 		t.Error("delivered past another program's lock")
 	}
-	if got := len(rows(t, s, Filter{})); got != 0 {
-		t.Errorf("while locked: got %d rows, want 0", got)
+	if got := position(t, s); got != 0 {
+		t.Errorf("while locked: got position %d, want 0", got)
 	}
-	if _, err := conn.ExecContext(context.Background(), "ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	deliver(t, s, bulk(1, arrival(1, 0)))
 	if got := len(rows(t, s, Filter{})); got != 1 {
 		t.Errorf("after the lock: got %d rows, want 1", got)
 	}
 }
 
-func TestUnusableStoreSaysSoOnce(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
+// An old process that comes back must not move the position nor change a row.
+func whoTookOverFirstWritesNoMore(t *testing.T, b base) {
+	old := open(t, b.Options)
+	deliver(t, old, bulk(1, arrivals(0, 10)...))
+	young := open(t, b.Options)
+	if got := position(t, young); got != 11 {
+		t.Fatalf("taken over at %d, want 11", got)
 	}
-	garbage := file("garbage.db", []byte(strings.Repeat("not a database, ", 512)))
-	foreign := filepath.Join(dir, "foreign.db")
-	newer := filepath.Join(dir, "newer.db")
-	for path, statement := range map[string]string{
-		foreign: "CREATE TABLE grades (x)",
-		newer:   fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = 99", applicationID),
-	} {
-		db, err := sql.Open("sqlite", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := db.Exec(statement); err != nil {
-			t.Fatal(err)
-		}
-		db.Close()
-	}
-	for _, c := range []struct{ location, open, read string }{
-		{"sqlite:" + garbage, "damaged or no SQLite database", "damaged or no SQLite database"},
-		{"sqlite:" + foreign, "another program", "another program"},
-		{"sqlite:" + newer, "newer firstbell", "newer firstbell"},
-		{"sqlite:" + filepath.Join(dir, "none", "a.db"), "no such file or directory", "no such file or directory"},
-		{"sqlite:" + filepath.Join(garbage, "a.db"), "not a directory", "not a directory"},
-		{"sqlite:" + dir, "not a file", "not a file"},
-		{"postgres://localhost/x", "want sqlite:PATH", "want sqlite:PATH"},
-		{"sqlite:", "want sqlite:PATH", "want sqlite:PATH"},
-	} {
-		for what, f := range map[string]struct {
-			open func(context.Context, string) (*SQLite, error)
-			want string
-		}{"Open": {Open, c.open}, "OpenReader": {OpenReader, c.read}} {
-			s, err := f.open(context.Background(), c.location)
-			if err == nil {
-				s.Close()
-				t.Errorf("%s(%s): got no error, want %q", what, c.location, f.want)
-			} else if !strings.Contains(err.Error(), f.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%s(%s): got %q, want one line with %q", what, c.location, err, f.want)
-			}
+	deliver(t, young, bulk(11, arrivals(10, 30)...))
+	for range 2 {
+		_, err := old.Deliver(t.Context(), bulk(11, arrivals(10, 20)...))
+		var stop *attendance.DeliverError
+		if !errors.Is(err, errTakenOver) || !errors.As(err, &stop) || !stop.Stop || !strings.Contains(err.Error(), "process ") {
+			t.Errorf("the old one: got %v, want to be stopped, and told by whom", err)
 		}
 	}
-	if _, err := OpenReader(context.Background(), "sqlite:"+filepath.Join(dir, "none.db")); err == nil {
-		t.Error("OpenReader made a store that was not there")
+	if got := position(t, young); got != 31 {
+		t.Errorf("got position %d, want 31", got)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "none.db")); err == nil {
-		t.Error("OpenReader left a file behind")
+	deliver(t, young, bulk(31, arrival(40, 0)))
+	if got := len(rows(t, young, Filter{})); got != 31 {
+		t.Errorf("got %d rows, want 31", got)
 	}
 }
 
-func BenchmarkDeliver(b *testing.B) {
-	s, err := Open(context.Background(), "sqlite:"+filepath.Join(b.TempDir(), "a.db"))
+// Two machines with a journal each may share a database.
+func journalsKeepPositionsOfTheirOwn(t *testing.T, b base) {
+	other := b.Options
+	other.Journal = t.TempDir()
+	one, two := open(t, b.Options), open(t, other)
+	deliver(t, one, bulk(1, arrivals(0, 100)...))
+	deliver(t, two, bulk(1, arrivals(50, 60)...))
+	deliver(t, one, bulk(101, arrivals(100, 110)...))
+	if a, b := position(t, one), position(t, two); a != 111 || b != 11 {
+		t.Errorf("got positions %d and %d, want 111 and 11", a, b)
+	}
+	if got := len(rows(t, openReader(t, other), Filter{})); got != 110 {
+		t.Errorf("got %d rows, want 110: what both heard is there once", got)
+	}
+}
+
+// A journal that lost its end is delivered again from where it begins.
+func positionMayGoBackForWhoHoldsIt(t *testing.T, b base) {
+	s := open(t, b.Options)
+	deliver(t, s, bulk(1, arrivals(0, 100)...))
+	deliver(t, s, bulk(1, arrivals(0, 10)...))
+	if got := position(t, s); got != 11 {
+		t.Errorf("got position %d, want 11", got)
+	}
+	if got := len(rows(t, s, Filter{})); got != 100 {
+		t.Errorf("got %d rows, want 100", got)
+	}
+}
+
+func lastKnownPositionOutlivesTheProcess(t *testing.T, b base) {
+	s := open(t, b.Options)
+	deliver(t, s, bulk(1, arrivals(0, 10)...))
+	deliver(t, s, bulk(11, arrivals(10, 20)...))
+	s.Close()
+	p, err := readPlace(b.Journal)
+	if err != nil || p.known.Load() != 21 || len(p.journal) != 32 {
+		t.Errorf("got %d of journal %q, %v, want 21", p.known.Load(), p.journal, err)
+	}
+	again, err := Open(t.Context(), b.Options)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	defer s.Close()
-	next, n := uint64(1), 0
-	for b.Loop() {
-		events := make([]attendance.Event, 1000)
-		for i := range events {
-			events[i] = arrival(n, 0)
-			events[i].Student = fmt.Sprintf("s%09d", n)
-			copy(events[i].ID[:], fmt.Sprintf("%x", (n*2654435761)&0xffffffff))
-			n++
-		}
-		bk := bulk(next, events...)
-		if _, err := s.Deliver(context.Background(), bk); err != nil {
-			b.Fatal(err)
-		}
-		next = bk.Next
+	defer again.Close()
+	if got := again.Known(); got != 21 {
+		t.Errorf("got %d before the store was asked, want 21", got)
 	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// The view is for people and stays as it is.
+func peopleSeeEachCheckInOnce(t *testing.T, b base) {
+	s := open(t, b.Options)
+	deliver(t, s, bulk(1, oddEvents()...))
+	const ask = "SELECT student_id, status, presses, verified, receipt, position FROM firstbell.check_ins WHERE date = '2026-05-04' AND school = 'north' ORDER BY student_id, period"
+	want := "s00001|late|3|%s|01000000-0000-8000-8000-000000000001|7\n" +
+		"s00002|late|70000|%s|02000000-0000-8000-8000-000000000002|15\n" +
+		"s00002|late|1|%s|ea030000-0000-8000-8000-0000000000ea|16\n" +
+		"s00005|present|1|%s|05000000-0000-8000-8000-000000000005|10"
+	arrival, wantArrival := "SELECT local_arrival FROM firstbell.check_ins WHERE student_id = 's00007'", "2026-05-03 20:30:00.999"
+	is := []any{"t", "f", "f", "f"}
+	if b.Password == "" {
+		arrival, wantArrival = "SELECT first_arrival FROM check_ins WHERE student_id = 's00007'", "2026-05-03T20:30:00.999-03:30"
+		is = []any{"1", "0", "0", "0"}
+	}
+	query := strings.ReplaceAll(ask, "firstbell.", postgresOnly(b, "firstbell."))
+	if got := b.own(t, query); got != fmt.Sprintf(want, is...) {
+		t.Errorf("got\n%s\nwant\n"+want, append([]any{got}, is...)...)
+	}
+	if got := b.own(t, arrival); got != wantArrival {
+		t.Errorf("first arrival: got %s, want %s", got, wantArrival)
+	}
+}
+
+func postgresOnly(b base, s string) string {
+	if b.Password == "" {
+		return ""
+	}
+	return s
+}
+
+func nobodyReadsASchemaThatIsNotThere(t *testing.T, b base) {
+	r, err := OpenReader(t.Context(), b.Options)
+	if err == nil {
+		_, err = r.Count(t.Context(), Filter{})
+		r.Close()
+	}
+	if err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want one line that says what is missing", err)
+	}
 }

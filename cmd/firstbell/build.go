@@ -207,7 +207,7 @@ func needsRestart(was, is *config.Config) []string {
 	}
 	add("attendance.journal", a.Journal == b.Journal)
 	add("attendance.journal_spare", a.JournalSpare == b.JournalSpare)
-	add("attendance.store", a.Store == b.Store)
+	add("attendance.store", a.Store == b.Store && a.StorePassword == b.StorePassword)
 	add("attendance.grace", a.Grace == b.Grace)
 	add("attendance.retention", a.Retention == b.Retention)
 	add("attendance.sinks", reflect.DeepEqual(a.Sinks, b.Sinks))

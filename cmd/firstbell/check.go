@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"firstbell/attendance/roster"
+	"firstbell/attendance/store"
 	"firstbell/cmd/firstbell/config"
 )
 
@@ -90,7 +91,7 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	fmt.Fprintf(t, "cache\t%s of memory\n", c.Cache.Memory)
 	if a := c.Attendance; a != nil {
 		fmt.Fprintf(t, "journal\t%s\n", a.Journal)
-		fmt.Fprintf(t, "store\tsqlite:%s\n", a.Store)
+		fmt.Fprintf(t, "store\t%s\n", store.Shown(a.Store))
 		for _, s := range a.Sinks {
 			fmt.Fprintf(t, "sink\t%s: %s\n", s.HTTP.Name, s.HTTP.URL)
 		}

@@ -70,7 +70,7 @@ func (p *past) press(school, student string, presses uint32) {
 // deliver brings all that the journal holds by now into the store.
 func (p *past) deliver() {
 	p.t.Helper()
-	s, err := store.Open(p.t.Context(), "sqlite:"+p.path("attendance.db"))
+	s, err := store.Open(p.t.Context(), store.Options{Location: "sqlite:" + p.path("attendance.db"), Journal: p.path("journal")})
 	if err != nil {
 		p.t.Fatal(err)
 	}

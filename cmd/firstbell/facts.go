@@ -16,7 +16,7 @@ import (
 // facts are the rows of some days: the store's, and those that the journal
 // holds beyond what was delivered into it.
 type facts struct {
-	store   *store.SQLite // nil: it could not be read
+	store   store.Reader // nil: it could not be read
 	filter  store.Filter
 	beyond  []attendance.Row // of the journal, in export order
 	presses map[attendance.ReceiptID]uint32
@@ -31,12 +31,15 @@ func gatherFacts(ctx context.Context, a *config.Attendance, f *export.Filter, pa
 		out.filter.To = f.From
 	}
 	var from uint64
-	st, err := store.OpenReader(ctx, "sqlite:"+a.Store)
+	st, err := store.OpenReader(ctx, storeOptions(a))
 	if err == nil {
 		// The position first: rows asked for later hold at least what is before.
 		var p attendance.Position
-		p, err = st.Position(ctx)
-		from, out.store = p.Next, st
+		if p, err = st.Position(ctx); err != nil {
+			_ = st.Close() // it was only read
+		} else {
+			from, out.store = p.Next, st
+		}
 	}
 	if err != nil {
 		if !partial {

@@ -44,7 +44,7 @@ var modules = map[string][]string{
 	"proxy":                {"github.com/valyala/fastjson", "github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
 	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
-	"attendance/store":     {"modernc.org/sqlite"},
+	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
 	"attendance/export":    {"github.com/xuri/excelize/v2"},
 	"attendance/wal":       {"golang.org/x/sys"},
 }

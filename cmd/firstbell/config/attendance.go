@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"firstbell/attendance/store"
 )
 
 func (v *validator) attendance() {
@@ -48,23 +50,42 @@ func within(a, b string) bool {
 }
 
 func (v *validator) store(a *Attendance) {
-	const path, eg = "attendance.store", "write sqlite:/var/lib/firstbell/attendance.db"
+	const path, eg = "attendance.store", "write sqlite:/var/lib/firstbell/attendance.db or postgres://firstbell@10.0.0.7/attendance"
 	kind, rest, found := strings.Cut(a.Store, ":")
+	postgres := kind == "postgres" || kind == "postgresql"
 	switch {
 	case a.Store == "":
 		if v.given(path) {
 			v.wrong(path, eg, "the store is empty")
 		}
-	case kind == "postgres" || kind == "postgresql":
-		v.wrong(path, eg, "not in this version: PostgreSQL comes with a later one")
+	case postgres:
+		v.postgres(path, a)
 	case !found || kind != "sqlite":
-		v.wrong(path, eg, "%q is not a store", a.Store)
+		v.wrong(path, eg, "%q is not a store", store.Shown(a.Store))
 	case strings.HasPrefix(rest, "//"):
 		v.wrong(path, fmt.Sprintf("write sqlite:/%s", strings.TrimLeft(rest, "/")), "a path follows sqlite: directly, %q has slashes too many", a.Store)
 	case rest == "" || strings.HasSuffix(rest, "/") || strings.ContainsAny(rest, "?#"):
 		v.wrong(path, eg, "%q names no file", a.Store)
 	default:
-		a.Store = v.beside(rest)
+		a.Store = "sqlite:" + v.beside(rest)
+	}
+	if a.PasswordFile = v.beside(a.PasswordFile); a.PasswordFile != "" && !postgres {
+		v.wrong("attendance.store_password_file", "remove it", "SQLite has no password")
+	}
+}
+
+// postgres checks what can be checked without asking the database.
+func (v *validator) postgres(path string, a *Attendance) {
+	if err := store.Check(a.Store); err != nil {
+		v.wrong(path, "write postgres://firstbell@10.0.0.7/attendance", "%v", err)
+		return
+	}
+	u, err := url.Parse(a.Store)
+	if err != nil {
+		return // a form that only PostgreSQL's own library reads
+	}
+	if _, given := u.User.Password(); given || u.Query().Has("password") {
+		v.warn(path, "put it into a file and name that by store_password_file, or set PGPASSWORD", "everybody who may read this file reads the password")
 	}
 }
 

@@ -164,7 +164,9 @@ var mistakes = []mistake{
 	// Attendance.
 	{"no journal", "  journal: /var/lib/firstbell/journal\n", "", "attendance.journal", "no journal", "add journal"},
 	{"spare within the journal", "  store:", "  journal_spare: ▸/var/lib/firstbell/journal/spare\n  store:", "attendance.journal_spare", "within it", "another disk"},
-	{"postgres", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://db/firstbell", "attendance.store", "not in this version", "sqlite:"},
+	{"postgres without a database", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://db", "attendance.store", "names no database", "postgres://"},
+	{"postgres with a wrong port", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://u:hunter2@db:port/x", "attendance.store", "cannot be understood", "postgres://"},
+	{"sqlite with a password", "  store:", "  store_password_file: ▸/etc/p\n  store:", "attendance.store_password_file", "no password", "remove it"},
 	{"unknown store", "sqlite:/var/lib/firstbell/attendance.db", "▸/var/lib/x.db", "attendance.store", "not a store", "sqlite:"},
 	{"store with slashes", "sqlite:/var", "▸sqlite:///var", "attendance.store", "slashes too many", "sqlite:/var/lib"},
 	{"sink without URL", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "{▸http: {}}", "attendance.sinks[0].http.url", "no URL", "add url"},

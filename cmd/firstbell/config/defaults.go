@@ -51,7 +51,7 @@ func (o *Origin) defaults() {
 
 func (a *Attendance) defaults() {
 	if a.Store == "" {
-		a.Store = filepath.Join(filepath.Dir(a.Journal), "attendance.db")
+		a.Store = "sqlite:" + filepath.Join(filepath.Dir(a.Journal), "attendance.db")
 	}
 	if a.Grace == 0 {
 		a.Grace = 15 * time.Minute

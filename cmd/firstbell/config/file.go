@@ -137,13 +137,16 @@ type Memory struct {
 type Attendance struct {
 	Journal      string        `yaml:"journal" eg:"/var/lib/firstbell/journal"`
 	JournalSpare string        `yaml:"journal_spare" eg:"/mnt/spare/journal"`
-	Store        string        `yaml:"store" eg:"sqlite:/var/lib/firstbell/attendance.db"`
+	Store        string        `yaml:"store" eg:"sqlite:/var/lib/firstbell/attendance.db"` // or postgres://USER@HOST/DATABASE
+	PasswordFile string        `yaml:"store_password_file" eg:"/etc/firstbell/store.password"`
 	Roster       string        `yaml:"roster" eg:"/etc/firstbell/roster"`
 	Sinks        []Sink        `yaml:"sinks" eg:"[{http: {url: \"http://10.0.0.5:8080/api/attendance/bulk\"}}]"`
 	Grace        time.Duration `yaml:"grace" eg:"15m"`      // how far from now a date or period may be that a request names; 15 min unless said
 	Retention    time.Duration `yaml:"retention" eg:"720h"` // how long delivered segments are kept; 30 days unless said
 	_            struct{}      `yaml:"disk" later:"disk limits {max, reserve} come with a later one"`
 	_            struct{}      `yaml:"signing" later:"signed receipts come with a later one"`
+
+	StorePassword string `yaml:"-"` // what store_password_file holds
 }
 
 // Sink is one place elsewhere that hears of every check-in.

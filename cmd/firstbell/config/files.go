@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -21,9 +22,10 @@ func (v *validator) serving() {
 	}
 	v.writableDir("attendance.journal", a.Journal)
 	v.writableDir("attendance.journal_spare", a.JournalSpare)
-	if a.Store != "" {
-		v.writableFile("attendance.store", a.Store)
+	if path, file := strings.CutPrefix(a.Store, "sqlite:"); file {
+		v.writableFile("attendance.store", path)
 	}
+	v.storePassword()
 	if a.Roster != "" {
 		if info, err := os.Stat(a.Roster); err != nil {
 			v.wrong("attendance.roster", "create it with orgs.csv, users.csv, classes.csv and enrollments.csv", "%s: %s", a.Roster, reasonOf(err))
@@ -36,6 +38,19 @@ func (v *validator) serving() {
 			h.Token = v.secretFile(fmt.Sprintf("attendance.sinks[%d].http.token_file", i), h.TokenFile)
 		}
 	}
+}
+
+// storePassword reads what the store cannot be opened without.
+func (v *validator) storePassword() {
+	if a := v.c.Attendance; a != nil && a.PasswordFile != "" {
+		a.StorePassword = v.secretFile("attendance.store_password_file", a.PasswordFile)
+	}
+}
+
+// reading reads what those need who only read what firstbell wrote.
+func (v *validator) reading() {
+	v.readSchools()
+	v.storePassword()
 }
 
 // writableDir wants a directory that can be written to, or a place where one

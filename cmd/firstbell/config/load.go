@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -25,13 +26,14 @@ func Load(file string) (*Config, Problems) {
 }
 
 // LoadToRead is Load for those who only read what firstbell wrote: nothing
-// needs to be writable, and files with tokens stay closed.
+// needs to be writable, and files with tokens stay closed, but for the store's
+// password.
 func LoadToRead(file string) (*Config, Problems) {
 	text, err := readFile(file)
 	if err != nil {
 		return nil, Problems{{File: file, What: err.Error(), Fix: "name a file that can be read: -config FILE"}}
 	}
-	return read(file, text, (*validator).readSchools)
+	return read(file, text, (*validator).reading)
 }
 
 func readFile(file string) ([]byte, error) {
@@ -111,12 +113,18 @@ func (c *Config) digest(text []byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
+// passwords are those in URLs.
+var passwords = regexp.MustCompile(`(://[^\s/:@"']*:)[^\s/"']+(@)|([?&](?:ssl)?password=)[^\s&"']+()`)
+
+// withoutPasswords is a line of the file as it may be shown.
+func withoutPasswords(line string) string { return passwords.ReplaceAllString(line, "$1$3…$2") }
+
 // withSource adds to each problem the line it stands on.
 func withSource(ps Problems, file string, text []byte) Problems {
 	lines := strings.Split(string(text), "\n")
 	for i := range ps {
 		if n := ps[i].Line; ps[i].File == file && ps[i].Source == "" && n > 0 && n <= len(lines) {
-			ps[i].Source = shorten(strings.TrimRight(lines[n-1], "\r"))
+			ps[i].Source = shorten(withoutPasswords(strings.TrimRight(lines[n-1], "\r")))
 		}
 	}
 	return ps

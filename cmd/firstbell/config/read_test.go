@@ -21,7 +21,7 @@ func TestGoodFileIsReadWholeWithDefaults(t *testing.T) {
 		}
 	}
 	check("zone", c.Location.String(), "Asia/Seoul")
-	check("store", c.Attendance.Store, "/var/lib/firstbell/attendance.db")
+	check("store", c.Attendance.Store, "sqlite:/var/lib/firstbell/attendance.db")
 	check("grace", c.Attendance.Grace, 15*time.Minute)
 	check("cache", c.Cache.Memory, Size(1<<30))
 	check("queue", *c.Origins["lms"].Concurrency.Queue, 2048)
@@ -248,6 +248,7 @@ func TestWhatTheMachineLacksIsNamed(t *testing.T) {
 		{"journal is a file", replace("journal: journal", "journal: firstbell.yaml"), "attendance.journal", "is a file", "name a directory"},
 		{"store is a directory", replace("sqlite:attendance.db", "sqlite:roster"), "attendance.store", "is a directory", "name a file"},
 		{"store below nothing", replace("sqlite:attendance.db", "sqlite:no/a.db"), "attendance.store", "is not there", "mkdir -p"},
+		{"no password file", replace("sqlite:attendance.db", "postgres://db/a\n  store_password_file: no"), "attendance.store_password_file", "no such file", "create it"},
 		{"no roster", replace("roster: roster", "roster: rooster"), "attendance.roster", "no such file", "orgs.csv"},
 		{"no schools file", replace(schools, "schools: schools.csv"), "schools", "no such file", "id,hosts"},
 		{"no token file", replace("timezone:", "ops: {token_file: token}\ntimezone:"), "ops.token_file", "no such file", "create it"},

@@ -1,0 +1,300 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"firstbell/attendance"
+	"firstbell/attendance/timetable"
+)
+
+// postgres is a Store in a PostgreSQL database, in its schema firstbell.
+type postgres struct {
+	where  string // user, host and database, for people
+	place  *place
+	pool   *pgxpool.Pool
+	writes atomic.Uint64
+	mayDo  bool // opened for writing
+
+	mu    sync.Mutex // guards what follows
+	ready bool       // the schema is the one this program knows
+	epoch int64      // 0: the delivery has not been taken over
+
+	// Used only by Deliver, which one goroutine calls at a time.
+	rows    []*attendance.Event
+	presses []press
+	arrays  arrays
+}
+
+var postgresDialect = &dialect{
+	schema:    "firstbell.",
+	parameter: func(n int) string { return fmt.Sprintf("$%d", n) },
+	presses:   "greatest",
+	read: [len(columns)]string{
+		0:  "date::text",
+		7:  "(extract(epoch FROM first_arrival) * 1000)::bigint",
+		8:  "utc_offset::bigint",
+		10: "uuid_send(receipt)",
+	},
+}
+
+const (
+	// connectionsMax is the delivery's one and some for readers: a morning needs
+	// no more, and the database has other guests.
+	connectionsMax = 4
+
+	connectWait = 5 * time.Second
+
+	// deliverWait bounds one bulk. A database that takes longer is tried again,
+	// with a pause.
+	deliverWait = time.Minute
+
+	// The database itself ends what waits or works for longer, so that nothing
+	// of ours stays behind when the network is cut.
+	bounds = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true)," +
+		" set_config('idle_in_transaction_session_timeout', '30s', true)"
+
+	movePosition = "UPDATE firstbell.deliveries SET next = $1 WHERE journal = $2 AND epoch = $3"
+
+	takeOver = "INSERT INTO firstbell.deliveries (journal, next, epoch, holder, since) VALUES ($1, 0, 1, $2, now())" +
+		" ON CONFLICT (journal) DO UPDATE SET epoch = deliveries.epoch + 1, holder = excluded.holder, since = excluded.since RETURNING next, epoch"
+)
+
+// The two upserts take one array for each column.
+var (
+	upsertArrivals = postgresDialect.insertInto() +
+		"SELECT * FROM unnest($1::date[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]," +
+		" $8::timestamptz[], $9::smallint[], $10::boolean[], $11::uuid[], $12::text[], $13::bigint[])" + postgresDialect.upsertRows()
+
+	upsertCounts = "INSERT INTO firstbell.presses AS p (receipt, presses) SELECT * FROM unnest($1::uuid[], $2::bigint[])" + postgresDialect.upsertPresses()
+)
+
+// parsePostgres reads the location. Its errors show no password.
+func parsePostgres(o Options) (*pgxpool.Config, error) {
+	c, err := pgxpool.ParseConfig(o.Location)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: it cannot be understood; want postgres://USER@HOST:PORT/DATABASE%s", Shown(o.Location), reasonOf(err))
+	}
+	if o.Password != "" {
+		c.ConnConfig.Password = o.Password
+	}
+	if c.ConnConfig.Database == "" {
+		return nil, fmt.Errorf("opening store %s: it names no database; want postgres://USER@HOST:PORT/DATABASE", Shown(o.Location))
+	}
+	c.MaxConns, c.MinConns, c.MinIdleConns = connectionsMax, 0, 0
+	if c.ConnConfig.ConnectTimeout == 0 || c.ConnConfig.ConnectTimeout > connectWait {
+		c.ConnConfig.ConnectTimeout = connectWait
+	}
+	if c.ConnConfig.RuntimeParams["application_name"] == "" {
+		c.ConnConfig.RuntimeParams["application_name"] = "firstbell"
+	}
+	return c, nil
+}
+
+func openPostgres(o Options, p *place, mayWrite bool) (*postgres, error) {
+	c, err := parsePostgres(o)
+	if err != nil {
+		return nil, err
+	}
+	// Making a pool connects to nobody.
+	pool, err := pgxpool.NewWithConfig(context.Background(), c)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", Shown(o.Location), err)
+	}
+	where := fmt.Sprintf("postgres %s@%s:%d/%s", c.ConnConfig.User, c.ConnConfig.Host, c.ConnConfig.Port, c.ConnConfig.Database)
+	return &postgres{where: where, place: p, pool: pool, mayDo: mayWrite}, nil
+}
+
+// Close lets go of the connections. Reading iterators must have ended.
+func (s *postgres) Close() error {
+	s.pool.Close()
+	if s.mayDo {
+		s.place.close()
+	}
+	return nil
+}
+
+// Writes implements Store.
+func (s *postgres) Writes() uint64 { return s.writes.Load() }
+
+// Known implements Store.
+func (s *postgres) Known() uint64 { return s.place.known.Load() }
+
+// Position implements attendance.Target and Reader. In a store for writing, the
+// first one brings the schema up to date and takes the delivery over.
+func (s *postgres) Position(ctx context.Context) (attendance.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, deliverWait)
+	defer cancel()
+	next, err := s.position(ctx)
+	if err != nil {
+		return attendance.Position{}, s.about("reading the position of", err)
+	}
+	return attendance.Position{Next: uint64(next)}, nil
+}
+
+func (s *postgres) position(ctx context.Context) (next int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.prepareLocked(ctx); err != nil {
+		return 0, err
+	}
+	if s.mayDo && s.epoch == 0 {
+		var epoch int64
+		if err := s.pool.QueryRow(ctx, takeOver, s.place.journal, holder()).Scan(&next, &epoch); err != nil {
+			return 0, err
+		}
+		s.epoch = epoch
+		return next, nil
+	}
+	err = s.pool.QueryRow(ctx, "SELECT next FROM firstbell.deliveries WHERE journal = $1", s.place.journal).Scan(&next)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return next, err
+}
+
+// prepareLocked makes sure, once, that the schema is the one this program
+// knows. s.mu is held.
+func (s *postgres) prepareLocked(ctx context.Context) error {
+	if s.ready {
+		return nil
+	}
+	var err error
+	if s.mayDo {
+		err = migratePostgres(ctx, s.pool)
+	} else {
+		err = readablePostgres(ctx, s.pool)
+	}
+	s.ready = err == nil
+	return err
+}
+
+// Deliver implements attendance.Target: all of the bulk and the position behind
+// it, in one transaction, or nothing.
+func (s *postgres) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Delivered, error) {
+	ctx, cancel := context.WithTimeout(ctx, deliverWait)
+	defer cancel()
+	s.rows, s.presses = fold(b, s.rows, s.presses)
+	defer func() { clear(s.rows) }()
+	s.mu.Lock()
+	epoch := s.epoch
+	s.mu.Unlock()
+	if epoch == 0 {
+		return attendance.Delivered{}, s.about("writing to", errors.New("its position was never asked for"))
+	}
+	done := attendance.Delivered{Writes: 1 + statements(len(s.rows)) + statements(len(s.presses))}
+	s.writes.Add(uint64(done.Writes))
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		done.Rows, err = s.writeAll(ctx, tx, b.Next, epoch)
+		return err
+	})
+	if err != nil {
+		if errors.Is(err, errTakenOver) {
+			err = takenOver(s.heldBy(ctx))
+		}
+		return attendance.Delivered{Writes: done.Writes}, s.about("writing to", err)
+	}
+	s.place.note(b.Next)
+	done.Duplicates = len(s.rows) - done.Rows
+	return done, nil
+}
+
+func statements(rows int) int { return (rows + rowsPerStatement - 1) / rowsPerStatement }
+
+// writeAll sends everything at once and then reads what became of it. The
+// position goes first: its row is the lock between two writers.
+func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, epoch int64) (rows int, err error) {
+	var batch pgx.Batch
+	batch.Queue(bounds)
+	batch.Queue(movePosition, int64(next), s.place.journal, epoch).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != 1 {
+			return errTakenOver
+		}
+		return nil
+	})
+	s.arrays.fill(s.rows)
+	for from := 0; from < len(s.rows); from += rowsPerStatement {
+		args := s.arrays.args(from, min(from+rowsPerStatement, len(s.rows)))
+		batch.Queue(upsertArrivals, args...).Exec(func(tag pgconn.CommandTag) error {
+			rows += int(tag.RowsAffected())
+			return nil
+		})
+	}
+	for from := 0; from < len(s.presses); from += rowsPerStatement {
+		ids, counts := countArrays(s.presses[from:min(from+rowsPerStatement, len(s.presses))])
+		batch.Queue(upsertCounts, ids, counts)
+	}
+	err = tx.SendBatch(ctx, &batch).Close() // counts rows on its way
+	return rows, err
+}
+
+// heldBy names the process that took the delivery over.
+func (s *postgres) heldBy(ctx context.Context) (by string) {
+	_ = s.pool.QueryRow(ctx, "SELECT holder || ', since ' || since FROM firstbell.deliveries WHERE journal = $1", s.place.journal).Scan(&by)
+	return by
+}
+
+// Rows implements Reader.
+func (s *postgres) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
+	return func(yield func(attendance.Row, error) bool) {
+		where, args := f.where(postgresDialect)
+		rows, err := s.query(ctx, postgresDialect.selectRows(where), args)
+		if err != nil {
+			yield(attendance.Row{}, s.about("reading", err))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			row, err := scan(rows)
+			if err != nil {
+				yield(attendance.Row{}, s.about("reading", err))
+				return
+			}
+			if !yield(row, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(attendance.Row{}, s.about("reading", err))
+		}
+	}
+}
+
+// Count implements Reader.
+func (s *postgres) Count(ctx context.Context, f Filter) (map[timetable.Status]int, error) {
+	where, args := f.where(postgresDialect)
+	rows, err := s.query(ctx, postgresDialect.countRows(where), args)
+	if err != nil {
+		return nil, s.about("counting", err)
+	}
+	counts := make(map[timetable.Status]int)
+	var status string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+		counts[timetable.Status(status)] = n
+		return nil
+	})
+	if err != nil {
+		return nil, s.about("counting", err)
+	}
+	return counts, nil
+}
+
+func (s *postgres) query(ctx context.Context, text string, args []any) (pgx.Rows, error) {
+	s.mu.Lock()
+	err := s.prepareLocked(ctx)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.pool.Query(ctx, text, args...)
+}
