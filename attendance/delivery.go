@@ -74,6 +74,12 @@ type DeliverError struct {
 func (e *DeliverError) Error() string { return e.Err.Error() }
 func (e *DeliverError) Unwrap() error { return e.Err }
 
+// ErrMoved is what Deliver answers when the position on disk is another than
+// this process left there, such as after a database went back to a moment
+// before its last transactions. Nothing was taken; Delivery asks for the
+// position and goes on from there.
+var ErrMoved = errors.New("the position on disk is not the one that was left there")
+
 const (
 	// DefaultBulkMax is how many records make a bulk. In PostgreSQL more rows
 	// in a statement bring nothing; a thousand are 150 kB.
@@ -281,6 +287,9 @@ func (d *Delivery) step(ctx context.Context, gather time.Duration) (idle bool, e
 		}
 	}
 	if err := d.deliver(ctx, d.bulk); err != nil {
+		if errors.Is(err, ErrMoved) {
+			d.known, d.bulk = false, nil
+		}
 		return false, err
 	}
 	d.bulk = nil

@@ -27,7 +27,7 @@ type postgres struct {
 
 	mu    sync.Mutex // guards what follows
 	ready bool       // the schema is the one this program knows
-	epoch int64      // 0: the delivery has not been taken over
+	hold  hold
 
 	// Used only by Deliver, which one goroutine calls at a time.
 	rows    []*attendance.Event
@@ -63,10 +63,10 @@ const (
 	bounds = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true)," +
 		" set_config('idle_in_transaction_session_timeout', '30s', true)"
 
-	movePosition = "UPDATE firstbell.deliveries SET next = $1 WHERE journal = $2 AND epoch = $3"
+	movePosition = "UPDATE firstbell.deliveries SET next = $1 WHERE journal = $2 AND epoch = $3 AND next = $4"
 
 	takeOver = "INSERT INTO firstbell.deliveries (journal, next, epoch, holder, since) VALUES ($1, 0, 1, $2, now())" +
-		" ON CONFLICT (journal) DO UPDATE SET epoch = deliveries.epoch + 1, holder = excluded.holder, since = excluded.since RETURNING next, epoch"
+		" ON CONFLICT (journal) DO UPDATE SET epoch = deliveries.epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch, next"
 )
 
 // The two upserts take one array for each column.
@@ -138,22 +138,22 @@ func (s *postgres) Position(ctx context.Context) (attendance.Position, error) {
 	if err != nil {
 		return attendance.Position{}, s.about("reading the position of", err)
 	}
-	return attendance.Position{Next: uint64(next)}, nil
+	return attendance.Position{Next: next}, nil
 }
 
-func (s *postgres) position(ctx context.Context) (next int64, err error) {
+func (s *postgres) position(ctx context.Context) (next uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.prepareLocked(ctx); err != nil {
 		return 0, err
 	}
-	if s.mayDo && s.epoch == 0 {
-		var epoch int64
-		if err := s.pool.QueryRow(ctx, takeOver, s.place.journal, holder()).Scan(&next, &epoch); err != nil {
+	if s.mayDo && s.hold.epoch == 0 {
+		var held hold
+		if err := s.pool.QueryRow(ctx, takeOver, s.place.journal, holder()).Scan(&held.epoch, &held.left); err != nil {
 			return 0, err
 		}
-		s.epoch = epoch
-		return next, nil
+		s.hold = held
+		return held.left, nil
 	}
 	err = s.pool.QueryRow(ctx, "SELECT next FROM firstbell.deliveries WHERE journal = $1", s.place.journal).Scan(&next)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -186,23 +186,26 @@ func (s *postgres) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.
 	s.rows, s.presses = fold(b, s.rows, s.presses)
 	defer func() { clear(s.rows) }()
 	s.mu.Lock()
-	epoch := s.epoch
+	held := s.hold
 	s.mu.Unlock()
-	if epoch == 0 {
+	if held.epoch == 0 {
 		return attendance.Delivered{}, s.about("writing to", errors.New("its position was never asked for"))
 	}
 	done := attendance.Delivered{Writes: 1 + statements(len(s.rows)) + statements(len(s.presses))}
 	s.writes.Add(uint64(done.Writes))
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		done.Rows, err = s.writeAll(ctx, tx, b.Next, epoch)
+		done.Rows, err = s.writeAll(ctx, tx, b.Next, held)
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, errTakenOver) {
-			err = takenOver(s.heldBy(ctx))
+		if errors.Is(err, errNotHeld) {
+			err = s.refused(ctx, held)
 		}
 		return attendance.Delivered{Writes: done.Writes}, s.about("writing to", err)
 	}
+	s.mu.Lock()
+	s.hold.left = b.Next
+	s.mu.Unlock()
 	s.place.note(b.Next)
 	done.Duplicates = len(s.rows) - done.Rows
 	return done, nil
@@ -212,12 +215,12 @@ func statements(rows int) int { return (rows + rowsPerStatement - 1) / rowsPerSt
 
 // writeAll sends everything at once and then reads what became of it. The
 // position goes first: its row is the lock between two writers.
-func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, epoch int64) (rows int, err error) {
+func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, held hold) (rows int, err error) {
 	var batch pgx.Batch
 	batch.Queue(bounds)
-	batch.Queue(movePosition, int64(next), s.place.journal, epoch).Exec(func(tag pgconn.CommandTag) error {
+	batch.Queue(movePosition, int64(next), s.place.journal, held.epoch, int64(held.left)).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != 1 {
-			return errTakenOver
+			return errNotHeld
 		}
 		return nil
 	})
@@ -237,10 +240,26 @@ func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, epoch i
 	return rows, err
 }
 
-// heldBy names the process that took the delivery over.
-func (s *postgres) heldBy(ctx context.Context) (by string) {
-	_ = s.pool.QueryRow(ctx, "SELECT holder || ', since ' || since FROM firstbell.deliveries WHERE journal = $1", s.place.journal).Scan(&by)
-	return by
+// errNotHeld ends a transaction whose position is not where this process left
+// it.
+var errNotHeld = errors.New("the position could not be moved")
+
+// refused says why the position could not be moved, and lets go of what is held
+// unless somebody else has it.
+func (s *postgres) refused(ctx context.Context, held hold) error {
+	var found hold
+	var holder string
+	err := s.pool.QueryRow(ctx, "SELECT epoch, next, holder || ', since ' || since FROM firstbell.deliveries WHERE journal = $1", s.place.journal).
+		Scan(&found.epoch, &found.left, &holder)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if err = held.refusal(found, holder); errors.Is(err, attendance.ErrMoved) {
+		s.mu.Lock()
+		s.hold = hold{}
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // Rows implements Reader.

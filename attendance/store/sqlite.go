@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +32,10 @@ type sqliteStore struct {
 	reader *sql.DB
 	writes atomic.Uint64
 
+	mu   sync.Mutex // guards hold
+	hold hold
+
 	// Used only by Deliver, which one goroutine calls at a time.
-	epoch   int64
 	full    driver.Stmt // upserts rowsPerStatement rows, on the connection fullOn; nil: not prepared
 	fullOn  sqliteConn
 	args    []driver.NamedValue
@@ -73,7 +77,7 @@ func openSQLite(ctx context.Context, location string, p *place) (*sqliteStore, e
 	if err = migrateSQLite(ctx, s.writer); err == nil {
 		// Taking it over also finds out at the start that a file cannot be
 		// written, not at the first bell.
-		err = s.takeOver(ctx)
+		err = s.takeOverLocked(ctx)
 	}
 	if err == nil {
 		s.reader, err = s.connect("ro", 4)
@@ -184,35 +188,45 @@ func (s *sqliteStore) Close() error {
 // Writes implements Store.
 func (s *sqliteStore) Writes() uint64 { return s.writes.Load() }
 
-// Known implements Store: SQLite is always there to be asked.
-func (s *sqliteStore) Known() uint64 {
-	at, err := s.Position(context.Background())
+// Known implements Store: the highest position of any journal, as SQLite is
+// always there to be asked. A journal that was lost and began anew has a new
+// name, and its numbers go on behind those of the old one.
+func (s *sqliteStore) Known() (next uint64) {
+	err := s.reader.QueryRow("SELECT coalesce(max(next), 0) FROM deliveries").Scan(&next)
 	if err != nil {
 		return s.place.known.Load()
 	}
-	return at.Next
+	return next
 }
 
-// takeOver makes this process the one that delivers the journal. A position
-// from before journals had names is this journal's.
-func (s *sqliteStore) takeOver(ctx context.Context) error {
+// takeOverLocked makes this process the one that delivers the journal. A position
+// from before journals had names is this journal's. s.mu is
+// held, or nobody else knows s.
+func (s *sqliteStore) takeOverLocked(ctx context.Context) error {
 	_, err := s.writer.ExecContext(ctx, "UPDATE OR IGNORE deliveries SET journal = ? WHERE journal = ''", s.place.journal)
 	if err != nil {
 		return err
 	}
 	return s.writer.QueryRowContext(ctx, "INSERT INTO deliveries (journal, next, epoch, holder, since) VALUES (?, 0, 1, ?, datetime())"+
-		" ON CONFLICT DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch",
-		s.place.journal, holder()).Scan(&s.epoch)
+		" ON CONFLICT DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch, next",
+		s.place.journal, holder()).Scan(&s.hold.epoch, &s.hold.left)
 }
 
 // Position implements attendance.Target and Reader.
 func (s *sqliteStore) Position(ctx context.Context) (attendance.Position, error) {
-	var next int64
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writer != nil && s.hold.epoch == 0 {
+		if err := s.takeOverLocked(ctx); err != nil {
+			return attendance.Position{}, s.about("taking over", err)
+		}
+	}
+	var next uint64
 	err := s.reader.QueryRowContext(ctx, "SELECT next FROM deliveries WHERE journal IN (?, '') ORDER BY journal DESC", s.place.journal).Scan(&next)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return attendance.Position{}, s.about("reading the position of", err)
 	}
-	return attendance.Position{Next: uint64(next)}, nil
+	return attendance.Position{Next: next}, nil
 }
 
 // Deliver implements attendance.Target: all of the bulk and the position behind
@@ -231,6 +245,9 @@ func (s *sqliteStore) Deliver(ctx context.Context, b *attendance.Bulk) (done att
 	if err != nil {
 		return attendance.Delivered{Writes: done.Writes}, s.about("writing to", err)
 	}
+	s.mu.Lock()
+	s.hold.left = b.Next
+	s.mu.Unlock()
 	s.place.note(b.Next)
 	done.Duplicates = len(s.rows) - done.Rows
 	return done, nil
@@ -261,13 +278,16 @@ func (s *sqliteStore) writeAll(ctx context.Context, c sqliteConn, next uint64, d
 		s.writes.Add(1)
 	}
 	count()
-	moved, err := c.ExecContext(ctx, "UPDATE deliveries SET next = ?1 WHERE journal = ?2 AND epoch = ?3",
-		[]driver.NamedValue{{Ordinal: 1, Value: int64(next)}, {Ordinal: 2, Value: s.place.journal}, {Ordinal: 3, Value: s.epoch}})
+	s.mu.Lock()
+	held := s.hold
+	s.mu.Unlock()
+	moved, err := c.ExecContext(ctx, "UPDATE deliveries SET next = ?1 WHERE journal = ?2 AND epoch = ?3 AND next = ?4",
+		[]driver.NamedValue{{Ordinal: 1, Value: int64(next)}, {Ordinal: 2, Value: s.place.journal}, {Ordinal: 3, Value: held.epoch}, {Ordinal: 4, Value: int64(held.left)}})
 	if err != nil {
 		return err
 	}
 	if n, err := moved.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, takenOver(s.heldBy(ctx)))
+		return cmp.Or(err, s.refused(ctx, held))
 	}
 	for rows := range slices.Chunk(s.rows, rowsPerStatement) {
 		count()
@@ -286,10 +306,22 @@ func (s *sqliteStore) writeAll(ctx context.Context, c sqliteConn, next uint64, d
 	return nil
 }
 
-// heldBy names the process that took the delivery over.
-func (s *sqliteStore) heldBy(ctx context.Context) (by string) {
-	_ = s.reader.QueryRowContext(ctx, "SELECT holder || ', since ' || since || ' UTC' FROM deliveries WHERE journal = ?", s.place.journal).Scan(&by)
-	return by
+// refused says why the position could not be moved, and lets go of what is held
+// unless somebody else has it.
+func (s *sqliteStore) refused(ctx context.Context, held hold) error {
+	var found hold
+	var holder string
+	err := s.reader.QueryRowContext(ctx, "SELECT epoch, next, holder || ', since ' || since || ' UTC' FROM deliveries WHERE journal = ?", s.place.journal).
+		Scan(&found.epoch, &found.left, &holder)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if err = held.refusal(found, holder); errors.Is(err, attendance.ErrMoved) {
+		s.mu.Lock()
+		s.hold = hold{}
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // bind adds parameters to those of the next statement.

@@ -166,16 +166,27 @@ func (f *Filter) where(d *dialect) (string, []any) {
 	return strings.Join(conditions, " AND "), args
 }
 
+// A hold is a process's right to deliver a journal, as its row in deliveries
+// says.
+type hold struct {
+	epoch int64  // grows with each process that takes the delivery over; 0: not taken over
+	left  uint64 // the position that the process left there, or found
+}
+
+// refusal says why the position could not be moved: found and holder are what
+// the row says now, zero when it is gone.
+func (h hold) refusal(found hold, holder string) error {
+	switch {
+	case found.epoch > h.epoch:
+		return &attendance.DeliverError{
+			Err:  fmt.Errorf("%w (%s); end one of the two, and restart this one if it is to stay", errTakenOver, holder),
+			Stop: true,
+		}
+	case found == hold{}:
+		return fmt.Errorf("%w: the journal is not known there any more", attendance.ErrMoved)
+	}
+	return fmt.Errorf("%w: it is %d instead of %d", attendance.ErrMoved, found.left, h.left)
+}
+
 // errTakenOver says that another process delivers the journal now.
 var errTakenOver = errors.New("another firstbell has taken over the delivery of this journal, so this one writes no more")
-
-// takenOver is what Deliver answers from then on.
-func takenOver(by string) error {
-	if by != "" {
-		by = " (" + by + ")"
-	}
-	return &attendance.DeliverError{
-		Err:  fmt.Errorf("%w%s; end one of the two, and restart this one if it is to stay", errTakenOver, by),
-		Stop: true,
-	}
-}

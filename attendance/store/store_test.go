@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -165,6 +166,7 @@ var promises = []struct {
 	{"a locked store takes nothing and then everything", lockedStoreTakesNothingAndThenEverything},
 	{"who took over first writes no more", whoTookOverFirstWritesNoMore},
 	{"journals keep positions of their own", journalsKeepPositionsOfTheirOwn},
+	{"a database that went back is brought up again", databaseThatWentBackIsBroughtUpAgain},
 	{"a position may go back for who holds it", positionMayGoBackForWhoHoldsIt},
 	{"the last known position outlives the process", lastKnownPositionOutlivesTheProcess},
 	{"people see each check-in once", peopleSeeEachCheckInOnce},
@@ -431,6 +433,46 @@ func journalsKeepPositionsOfTheirOwn(t *testing.T, b base) {
 	}
 	if got := len(rows(t, openReader(t, other), Filter{})); got != 110 {
 		t.Errorf("got %d rows, want 110: what both heard is there once", got)
+	}
+}
+
+// A standby that takes over may lack the last transactions, the database may
+// have been put back from a backup, or somebody removed our row.
+func databaseThatWentBackIsBroughtUpAgain(t *testing.T, b base) {
+	events := arrivals(0, 60)
+	end := uint64(1)
+	d := attendance.NewDelivery(attendance.DeliveryConfig{
+		Name: "store", Target: open(t, b.Options), BulkMax: 10, End: func() uint64 { return end },
+		Journal: func(from uint64) iter.Seq2[attendance.Record, error] {
+			return func(yield func(attendance.Record, error) bool) {
+				for i := int(max(from, 1)) - 1; i < len(events); i++ {
+					data, err := attendance.AppendEvent(nil, &events[i])
+					if !yield(attendance.Record{Seq: uint64(i) + 1, Data: data}, err) {
+						return
+					}
+				}
+			}
+		},
+	})
+	schema := postgresOnly(b, "firstbell.")
+	for i, statement := range []string{
+		"",
+		"DELETE FROM " + schema + "arrivals WHERE position >= 5",
+		"DELETE FROM " + schema + "arrivals WHERE position >= 15",
+		"DELETE FROM " + schema + "arrivals WHERE position >= 25",
+	} {
+		back := []string{"", "UPDATE %sdeliveries SET next = 5", "UPDATE %sdeliveries SET next = 15, epoch = epoch - 1", "DELETE FROM %sdeliveries"}[i]
+		if statement != "" {
+			b.own(t, statement)
+			b.own(t, fmt.Sprintf(back, schema))
+		}
+		end += 15
+		if err := d.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(rows(t, openReader(t, b.Options), Filter{})); got != int(end)-1 {
+			t.Errorf("after %s: got %d rows, want %d", back, got, end-1)
+		}
 	}
 }
 

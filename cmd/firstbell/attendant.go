@@ -24,6 +24,7 @@ type attendant struct {
 	dirs      []string // of the journal
 	retention time.Duration
 	store     store.Store
+	place     string // the store's location, as it may be shown
 	journal   *wal.Log
 	readers   []*wal.Reader // one for each delivery
 	begins    atomic.Uint64 // the journal has nothing before this position
@@ -49,7 +50,7 @@ type sinkDelivery struct {
 // presses need. After an error nothing is left open.
 func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a *attendant, err error) {
 	conf := c.Attendance
-	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention}
+	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention, place: store.Shown(conf.Store)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())

@@ -98,6 +98,7 @@ type journalStatus struct {
 }
 
 type storeStatus struct {
+	Location   string         `json:"location"` // without a password
 	Statements uint64         `json:"statements"`
 	Delivery   deliveryStatus `json:"delivery"`
 }
@@ -176,7 +177,7 @@ func (a *attendant) report() *attendStatus {
 			State: h.State.String(), Since: h.Since, Amber: h.Amber, Next: h.Next, Segment: h.Segment,
 			Bytes: h.Bytes, Free: h.Free, Batches: h.Stats.Appends, Failures: h.Stats.Failures,
 		},
-		Store: storeStatus{Statements: a.store.Writes(), Delivery: deliveryReport(a.toStore.Stats())},
+		Store: storeStatus{Location: a.place, Statements: a.store.Writes(), Delivery: deliveryReport(a.toStore.Stats())},
 		Sinks: []sinkStatus{},
 	}
 	if h.Why != nil {
