@@ -53,10 +53,26 @@ func rowsOfThePastComeByTheirPosition(t *testing.T, b base) {
 	}
 }
 
+func TestAReceiptIsFoundByAnIndex(t *testing.T) {
+	s := openFile(t, filepath.Join(t.TempDir(), "a.db"))
+	query, args := sqliteDialect.selectRows(&Filter{Receipt: id(1).String()})
+	if plan := planOf(t, s, query, args...); !strings.Contains(plan, "arrivals_receipt (date=? AND receipt=?)") {
+		t.Errorf("the plan is\n%swant a search by date and receipt", plan)
+	}
+}
+
 // Without an index each bulk of a sink that lags would read the whole store.
 func TestThePastIsFoundByAnIndex(t *testing.T) {
 	s := openFile(t, filepath.Join(t.TempDir(), "a.db"))
-	plan, err := s.reader.Query("EXPLAIN QUERY PLAN "+sqliteDialect.selectBetween(), 1, 2, 3)
+	plan := planOf(t, s, sqliteDialect.selectBetween(), 1, 2, 3)
+	if !strings.Contains(plan, "position>? AND position<?") || strings.Contains(plan, "TEMP B-TREE") {
+		t.Errorf("the plan is\n%swant a search by position without sorting", plan)
+	}
+}
+
+func planOf(t *testing.T, s *sqliteStore, query string, args ...any) string {
+	t.Helper()
+	plan, err := s.reader.Query("EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +86,5 @@ func TestThePastIsFoundByAnIndex(t *testing.T) {
 		}
 		all.WriteString(detail + "\n")
 	}
-	if !strings.Contains(all.String(), "position>? AND position<?") || strings.Contains(all.String(), "TEMP B-TREE") {
-		t.Errorf("the plan is\n%swant a search by position without sorting", &all)
-	}
+	return all.String()
 }

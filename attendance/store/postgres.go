@@ -38,6 +38,7 @@ type postgres struct {
 var postgresDialect = &dialect{
 	schema:    "firstbell.",
 	parameter: func(n int) string { return fmt.Sprintf("$%d", n) },
+	uuid:      func(n int) string { return fmt.Sprintf("$%d::text::uuid", n) },
 	presses:   "greatest",
 	read: [len(columns)]string{
 		0:  "date::text",
@@ -265,8 +266,8 @@ func (s *postgres) refused(ctx context.Context, held hold) error {
 // Rows implements Reader.
 func (s *postgres) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
 	return func(yield func(attendance.Row, error) bool) {
-		where, args := f.where(postgresDialect)
-		rows, err := s.query(ctx, postgresDialect.selectRows(where), args)
+		query, args := postgresDialect.selectRows(&f)
+		rows, err := s.query(ctx, query, args)
 		if err != nil {
 			yield(attendance.Row{}, s.about("reading", err))
 			return

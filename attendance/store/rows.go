@@ -18,6 +18,7 @@ const rowsPerStatement = 1000
 type dialect struct {
 	schema    string               // in front of each table
 	parameter func(n int) string   // the nth parameter
+	uuid      func(n int) string   // the nth parameter, the text of a UUID, as a column holds it
 	read      [len(columns)]string // how a column is read into scan's variable; "": by its name
 	presses   string               // how an upsert takes the greater of two counts
 }
@@ -51,9 +52,24 @@ func (d *dialect) upsertPresses() string {
 	return " ON CONFLICT (receipt) DO UPDATE SET presses = " + d.presses + "(excluded.presses, p.presses) WHERE excluded.presses > p.presses"
 }
 
-// selectRows yields rows in export order.
-func (d *dialect) selectRows(where string) string {
-	return d.selectAll() + where + " ORDER BY arrivals.date, school, class_id, student_id, period, receipt"
+// byReceipt is the condition that a receipt is the nth parameter. The index goes
+// by date and receipt, so that a day's receipts lie together where they are
+// written; each date that there is, one after the other, is one look into it.
+func (d *dialect) byReceipt(n int) string {
+	a := d.schema + "arrivals"
+	return "date IN (WITH RECURSIVE days(day) AS (SELECT max(date) FROM " + a +
+		" UNION ALL SELECT (SELECT max(date) FROM " + a + " WHERE date < day) FROM days WHERE day IS NOT NULL)" +
+		" SELECT day FROM days WHERE day IS NOT NULL) AND receipt = " + d.uuid(n)
+}
+
+// selectRows yields rows in export order, and the statement's parameters.
+func (d *dialect) selectRows(f *Filter) (string, []any) {
+	where, args := f.where(d)
+	date := "arrivals.date"
+	if f.Receipt != "" {
+		date = "coalesce(arrivals.date, arrivals.date)" // SQLite shall not prefer the index that orders its one row
+	}
+	return d.selectAll() + where + " ORDER BY " + date + ", school, class_id, student_id, period, receipt", args
 }
 
 // selectBetween yields rows by their position; its parameters are the first

@@ -53,8 +53,9 @@ INSERT INTO delivery (id, next) VALUES (1, 0);
 	// For sinks that lag past the journal. Positions grow, so an index by them
 	// is written at its end alone.
 	`CREATE INDEX check_ins_position ON check_ins (position);`,
-	// No index by receipt: its pages, hit at random, were most of what a bulk
-	// wrote. Counts of presses have a table of their own instead.
+	// No index by receipt alone: its pages, hit at random, were most of what a
+	// bulk wrote. A day's receipts lie together, and counts of presses have a
+	// table of their own.
 	`
 CREATE TABLE arrivals (
   date          TEXT NOT NULL,
@@ -85,6 +86,7 @@ SELECT date, school, period, student_id, class_key, class_id, status, first_arri
 FROM check_ins;
 
 CREATE INDEX arrivals_position ON arrivals (position);
+CREATE INDEX arrivals_receipt ON arrivals (date, receipt);
 
 INSERT INTO presses SELECT unhex(receipt, '-'), presses FROM check_ins WHERE presses > 1;
 
@@ -136,6 +138,7 @@ CREATE TABLE firstbell.arrivals (
 );
 
 CREATE INDEX arrivals_position ON firstbell.arrivals (position);
+CREATE INDEX arrivals_receipt ON firstbell.arrivals (date, receipt);
 
 CREATE TABLE firstbell.presses (
   receipt uuid   PRIMARY KEY,

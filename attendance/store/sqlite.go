@@ -45,6 +45,7 @@ type sqliteStore struct {
 
 var sqliteDialect = &dialect{
 	parameter: func(int) string { return "?" },
+	uuid:      func(int) string { return "unhex(?, '-')" },
 	presses:   "max",
 }
 
@@ -405,8 +406,8 @@ func (l *likeBefore) date(d timetable.Date) driver.Value {
 // Rows implements Reader.
 func (s *sqliteStore) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
 	return func(yield func(attendance.Row, error) bool) {
-		where, args := f.where(sqliteDialect)
-		rows, err := s.reader.QueryContext(ctx, sqliteDialect.selectRows(where), args...)
+		query, args := sqliteDialect.selectRows(&f)
+		rows, err := s.reader.QueryContext(ctx, query, args...)
 		if err != nil {
 			yield(attendance.Row{}, s.about("reading", err))
 			return

@@ -138,6 +138,7 @@ type Filter struct {
 	School   string
 	Class    string
 	Period   string
+	Receipt  string // as attendance.ReceiptID writes it
 }
 
 // where returns the filter as SQL; its parameters are numbered from 1 on by
@@ -162,6 +163,10 @@ func (f *Filter) where(d *dialect) (string, []any) {
 	}
 	if f.Period != "" {
 		add("period = ", f.Period)
+	}
+	if f.Receipt != "" {
+		args = append(args, f.Receipt)
+		conditions = append(conditions, d.byReceipt(len(args)))
 	}
 	return strings.Join(conditions, " AND "), args
 }

@@ -333,12 +333,14 @@ func rowsPassTheFilterInExportOrder(t *testing.T, b base) {
 		"all": {}, "a day": {From: day, To: day}, "since": {From: day.AddDays(2)}, "until": {To: day.AddDays(2)},
 		"school": {School: "Ñandú"}, "class": {Class: "class 3"}, "period": {Period: "10"},
 		"all of it": {From: day, To: day.AddDays(1), School: "north", Class: "class 6", Period: "1"}, "nothing": {School: "'; --"},
+		"receipt": {Receipt: id(77).String()}, "receipt of a school": {Receipt: id(78).String(), School: "north"}, "receipt elsewhere": {Receipt: id(78).String(), School: "south"},
+		"receipt of no day": {Receipt: id(77).String(), To: day.AddDays(-1)}, "no receipt": {Receipt: id(7777).String()},
 	} {
 		var fold attendance.Fold
 		for i := range events {
 			e := &events[i]
 			if (f.From == timetable.Date{} || e.Date.Compare(f.From) >= 0) && (f.To == timetable.Date{} || e.Date.Compare(f.To) <= 0) &&
-				(f.School == "" || e.School == f.School) && (f.Class == "" || e.Class == f.Class) && (f.Period == "" || e.Period == f.Period) {
+				(f.Receipt == "" || e.ID.String() == f.Receipt) && (f.School == "" || e.School == f.School) && (f.Class == "" || e.Class == f.Class) && (f.Period == "" || e.Period == f.Period) {
 				fold.Add(e)
 			}
 		}

@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"proxy/origin":         1,
 	"coalesce":             0,
 	"attendance/wal":       0,
+	"attendance/pgtest":    0,
 	"attendance/timetable": 0,
 	"attendance/roster":    0,
 	"proxy/admission":      0,
