@@ -20,7 +20,11 @@ type dialect struct {
 	parameter func(n int) string   // the nth parameter
 	uuid      func(n int) string   // the nth parameter, the text of a UUID, as a column holds it
 	read      [len(columns)]string // how a column is read into scan's variable; "": by its name
-	presses   string               // how an upsert takes the greater of two counts
+	// useReceipts names the index by receipt to a planner that would not see by
+	// itself how few rows it leads to.
+	useReceipts string
+
+	presses string // how an upsert takes the greater of two counts
 }
 
 // columns of the table arrivals, as rows are written and read.
@@ -65,25 +69,25 @@ func (d *dialect) byReceipt(n int) string {
 // selectRows yields rows in export order, and the statement's parameters.
 func (d *dialect) selectRows(f *Filter) (string, []any) {
 	where, args := f.where(d)
-	date := "arrivals.date"
+	by := ""
 	if f.Receipt != "" {
-		date = "coalesce(arrivals.date, arrivals.date)" // SQLite shall not prefer the index that orders its one row
+		by = d.useReceipts
 	}
-	return d.selectAll() + where + " ORDER BY " + date + ", school, class_id, student_id, period, receipt", args
+	return d.selectAll(by) + where + " ORDER BY arrivals.date, school, class_id, student_id, period, receipt", args
 }
 
 // selectBetween yields rows by their position; its parameters are the first
 // position, the one behind the last, and how many rows at most.
 func (d *dialect) selectBetween() string {
-	return d.selectAll() + "position >= " + d.parameter(1) + " AND position < " + d.parameter(2) + " ORDER BY position LIMIT " + d.parameter(3)
+	return d.selectAll("") + "position >= " + d.parameter(1) + " AND position < " + d.parameter(2) + " ORDER BY position LIMIT " + d.parameter(3)
 }
 
-func (d *dialect) selectAll() string {
+func (d *dialect) selectAll(by string) string {
 	list := make([]string, 0, len(columns))
 	for i, c := range columns {
 		list = append(list, cmp.Or(d.read[i], c))
 	}
-	return "SELECT " + strings.Join(list, ", ") + ", coalesce(presses, 1) FROM " + d.schema + "arrivals LEFT JOIN " + d.schema + "presses USING (receipt) WHERE "
+	return "SELECT " + strings.Join(list, ", ") + ", coalesce(presses, 1) FROM " + d.schema + "arrivals" + by + " LEFT JOIN " + d.schema + "presses USING (receipt) WHERE "
 }
 
 func (d *dialect) countRows(where string) string {

@@ -47,6 +47,8 @@ var sqliteDialect = &dialect{
 	parameter: func(int) string { return "?" },
 	uuid:      func(int) string { return "unhex(?, '-')" },
 	presses:   "max",
+
+	useReceipts: " INDEXED BY arrivals_receipt",
 }
 
 const (
