@@ -462,7 +462,7 @@ func (d *Delivery) readPast(ctx context.Context, b *Bulk, to uint64) error {
 		return fmt.Errorf("reading the store from record %d: %w", b.Next, err)
 	}
 	for i := range rows {
-		b.Events = append(b.Events, rows[i].event())
+		b.Events = append(b.Events, rows[i].Event())
 	}
 	if len(rows) < limit {
 		b.Next = to

@@ -37,9 +37,9 @@ func RowOf(e *Event) (row Row, ok bool) {
 	return Row{Receipt: e.Receipt, ClassIsKey: e.ClassIsKey, Presses: 1, Timetable: e.Timetable, Seq: e.Seq}, true
 }
 
-// event returns an arrival that makes the row, but for its presses and for how
+// Event returns an arrival that makes the row, but for its presses and for how
 // its first arrival is known, which the row does not say.
-func (r *Row) event() Event {
+func (r *Row) Event() Event {
 	return Event{Seq: r.Seq, Kind: KindArrival, Receipt: r.Receipt, ClassIsKey: r.ClassIsKey, RawArrival: r.FirstArrival.UTC(), Timetable: r.Timetable}
 }
 

@@ -108,9 +108,9 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (o *origin) open(dir string) *HTTP {
+func (o *origin) open(dir string) *Sink {
 	o.t.Helper()
-	s, err := OpenHTTP(HTTPConfig{Name: "origin", URL: o.server.URL + "/bulk", Dir: dir, Header: http.Header{"authorization": {"Bearer x"}}, Timeout: 10 * time.Second})
+	s, err := OpenHTTP(HTTPConfig{Config: Config{Name: "origin", Dir: dir, Endpoint: Endpoint{URL: o.server.URL + "/bulk", Header: http.Header{"authorization": {"Bearer x"}}, Timeout: 10 * time.Second}}})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func (o *origin) open(dir string) *HTTP {
 	return s
 }
 
-func deliver(s *HTTP, b *attendance.Bulk) (attendance.Delivered, error) {
+func deliver(s *Sink, b *attendance.Bulk) (attendance.Delivered, error) {
 	return s.Deliver(context.Background(), b)
 }
 
@@ -140,7 +140,7 @@ func parkedStudents(t *testing.T, dir string) (students, reasons []string) {
 	return students, reasons
 }
 
-func wantPosition(t *testing.T, s *HTTP, want attendance.Position) {
+func wantPosition(t *testing.T, s *Sink, want attendance.Position) {
 	t.Helper()
 	onDisk, err := readPosition(s.dir)
 	if err != nil || s.at != want || onDisk != want {
@@ -392,11 +392,11 @@ func TestTornParkedLineAndDamagedPosition(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, positionFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenHTTP(HTTPConfig{URL: o.server.URL, Dir: dir}); err == nil || !strings.Contains(err.Error(), "remove it") {
+	if _, err := OpenHTTP(HTTPConfig{Config: Config{Name: "x", Dir: dir, Endpoint: Endpoint{URL: o.server.URL}}}); err == nil || !strings.Contains(err.Error(), "remove it") {
 		t.Errorf("got %v, want an error with a way out", err)
 	}
 	for _, u := range []string{"", "ftp://x/", "http://", "http://a b/"} {
-		if _, err := OpenHTTP(HTTPConfig{URL: u, Dir: t.TempDir()}); err == nil {
+		if _, err := OpenHTTP(HTTPConfig{Config: Config{Name: "x", Dir: t.TempDir(), Endpoint: Endpoint{URL: u}}}); err == nil {
 			t.Errorf("OpenHTTP(%q): got no error", u)
 		}
 	}

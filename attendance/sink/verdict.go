@@ -3,7 +3,9 @@ package sink
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,11 +28,12 @@ func stop(format string, args ...any) error {
 	return &attendance.DeliverError{Err: fmt.Errorf(format, args...), Stop: true}
 }
 
-// judge reads an answer. Its error says how delivery goes on.
-func judge(res *http.Response, answer []byte, rows []attendance.Row) (verdict, error) {
-	switch code := res.StatusCode; {
+// judge reads an answer; accepted reads that of a 2xx. Its error says how
+// delivery goes on.
+func judge(a *answered, accepted func() (verdict, error)) (verdict, error) {
+	switch code, answer := a.status, a.body; {
 	case code >= 200 && code < 300:
-		return judgeRecords(answer, rows)
+		return accepted()
 	case code == http.StatusBadRequest, code == http.StatusConflict,
 		code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
 		return verdict{refused: fmt.Sprintf("answered %d: %s", code, excerpt(answer))}, nil
@@ -38,7 +41,7 @@ func judge(res *http.Response, answer []byte, rows []attendance.Row) (verdict, e
 		code == http.StatusTooManyRequests, code >= 500:
 		return verdict{}, &attendance.DeliverError{
 			Err:        fmt.Errorf("it answered %d: %s", code, excerpt(answer)),
-			RetryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now()),
+			RetryAfter: retryAfter(a.header.Get("Retry-After"), time.Now()),
 		}
 	case code >= 300 && code < 400:
 		return verdict{}, stop("it answered %d and points elsewhere; write the final address into the configuration", code)
@@ -49,7 +52,7 @@ func judge(res *http.Response, answer []byte, rows []attendance.Row) (verdict, e
 
 // judgeRecords reads the verdicts of a 2xx. Every record needs one: an answer
 // that is something else did not come from who keeps attendance.
-func judgeRecords(answer []byte, rows []attendance.Row) (verdict, error) {
+func judgeRecords(answer []byte, records []record) (verdict, error) {
 	var v verdict
 	if len(bytes.TrimSpace(answer)) == 0 {
 		return v, nil
@@ -57,35 +60,57 @@ func judgeRecords(answer []byte, rows []attendance.Row) (verdict, error) {
 	if len(answer) > answerBytesMax {
 		return v, stop("its answer is longer than %d bytes", answerBytesMax)
 	}
-	var said struct {
-		Results []struct{ Key, Result, Reason string }
-	}
-	if err := json.Unmarshal(answer, &said); err != nil || said.Results == nil {
+	results, reasons, err := readVerdicts(answer)
+	if err != nil {
 		return v, stop("its answer is neither empty nor has results: %s", excerpt(answer))
 	}
-	results := make(map[string]string, len(said.Results))
-	v.rejected = make(map[string]string)
-	for _, r := range said.Results {
-		results[r.Key] = r.Result
-		if r.Result == "rejected" {
-			v.rejected[r.Key] = excerpt([]byte(r.Reason))
-		}
-	}
 	rejected := make(map[string]string)
-	for i := range rows {
-		key := rows[i].Key()
+	for i := range records {
+		key := records[i].key
 		switch result := results[key]; result {
 		case "stored":
 		case "duplicate":
 			v.duplicates++
 		case "rejected":
-			rejected[key] = v.rejected[key]
+			rejected[key] = reasons[key]
 		default:
 			return v, stop("its answer says %q of record %s; want stored, duplicate or rejected", result, key)
 		}
 	}
 	v.rejected = rejected // of the records sent, whatever else was named
 	return v, nil
+}
+
+// readVerdicts reads {"results":[…]}, or a line of JSON per record.
+func readVerdicts(answer []byte) (results, reasons map[string]string, err error) {
+	type line struct{ Key, Result, Reason string }
+	results, reasons = make(map[string]string), make(map[string]string)
+	note := func(l *line) {
+		results[l.Key] = l.Result
+		if l.Result == "rejected" {
+			reasons[l.Key] = excerpt([]byte(l.Reason))
+		}
+	}
+	for d := json.NewDecoder(bytes.NewReader(answer)); ; {
+		var said struct {
+			line
+			Results []line
+		}
+		switch err := d.Decode(&said); {
+		case err == io.EOF:
+			return results, reasons, nil
+		case err != nil:
+			return nil, nil, err
+		case said.Results == nil && said.Result == "":
+			return nil, nil, errors.New("neither results nor a result")
+		}
+		if said.Results == nil {
+			note(&said.line)
+		}
+		for i := range said.Results {
+			note(&said.Results[i])
+		}
+	}
 }
 
 // excerpt is the beginning of what a stranger wrote, fit for one line.
