@@ -20,8 +20,8 @@ type Upstream struct {
 	Limit *admission.Limiter
 }
 
-// Route says what happens to the requests it takes. Exactly one of Origin and
-// CheckIn is set. A Route is not changed once it is in a Table.
+// Route says what happens to the requests it takes. Exactly one of Origin,
+// CheckIn and Collect is set. A Route is not changed once it is in a Table.
 type Route struct {
 	Hosts   []string // exact, "*.name" for exactly one label more, or "*"
 	Methods []string // empty: all
@@ -32,6 +32,7 @@ type Route struct {
 	IgnoreQuery []string      // parameters left out of the cache key
 	Uncoded     bool          // responses are not coded here
 	CheckIn     *CheckIn
+	Collect     *Collect
 
 	// Total bounds a whole exchange with the origin, its body included;
 	// 0: only the idle limits of the phases hold.

@@ -24,6 +24,10 @@ func (p *Proxy) serve(x *exchange) {
 		p.takeCheckIn(x, rt.CheckIn)
 		return
 	}
+	if rt.Collect != nil {
+		p.collect(x, rt.Collect)
+		return
+	}
 	if rt.Cache == nil {
 		p.forward(x, outcomePass)
 		return

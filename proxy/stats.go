@@ -29,12 +29,16 @@ const (
 	outcomeCheckIn
 	outcomeCheckInRefused
 	outcomeCheckInInvalid
+	outcomeCollected
+	outcomeCollectRefused
+	outcomeCollectInvalid
 	outcomes
 )
 
 var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
+	"collected", "collect-refused", "collect-invalid",
 }
 
 // String returns the outcome as logs and metrics spell it.

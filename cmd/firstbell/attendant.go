@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -37,13 +36,22 @@ type attendant struct {
 	lastErr    error // of the recorder; read after recording is done
 }
 
-// A sinkDelivery is one sink and what carries check-ins to it.
+// A sinkDelivery is one sink and what carries records to it.
 type sinkDelivery struct {
 	name     string
+	kind     string
 	url      string
-	dir      string
-	target   *sink.HTTP
+	collects bool // what routes collect, not check-ins
+	target   *sink.Sink
 	delivery *attendance.Delivery
+}
+
+// takes is which records the sink is for, as the file says it.
+func (s *sinkDelivery) takes() string {
+	if s.collects {
+		return "collected"
+	}
+	return "check_ins"
 }
 
 // openAttendance opens store, journal and sinks, and reads back what today's
@@ -77,7 +85,7 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a 
 		return a, err
 	}
 	for _, s := range conf.Sinks {
-		if err = a.openSink(s.HTTP); err != nil {
+		if err = a.openSink(&s); err != nil {
 			return a, err
 		}
 	}
@@ -136,21 +144,33 @@ func (a *attendant) openDelivery(c attendance.DeliveryConfig) (*attendance.Deliv
 	return attendance.NewDelivery(c), nil
 }
 
-func (a *attendant) openSink(h *config.HTTPSink) error {
+func (a *attendant) openSink(c *config.Sink) error {
 	// Beside the segments, whose names are all different: what must be kept
 	// together lies together.
-	s := &sinkDelivery{name: h.Name, url: h.URL, dir: filepath.Join(a.dirs[0], "sink-"+h.Name)}
-	header := http.Header{}
-	if h.Token != "" {
-		header.Set("Authorization", "Bearer "+h.Token)
-	}
+	s := &sinkDelivery{name: c.Name, kind: c.Kind(), url: c.Endpoint().URL, collects: c.TakesCollected()}
 	var err error
-	if s.target, err = sink.OpenHTTP(sink.HTTPConfig{Name: h.Name, URL: h.URL, Dir: s.dir, Header: header, Timeout: h.Timeout}); err != nil {
+	if s.target, err = c.Open(filepath.Join(a.dirs[0], "sink-"+c.Name)); err != nil {
 		return err
 	}
 	a.sinks = append(a.sinks, s)
-	s.delivery, err = a.openDelivery(attendance.DeliveryConfig{Name: h.Name, Target: s.target, Past: a.store.Between, BulkMax: h.Batch})
+	d := attendance.DeliveryConfig{Name: c.Name, Target: s.target, BulkMax: c.Endpoint().Batch}
+	if s.collects {
+		d.Collected = c.Name // the store has none of it
+	} else {
+		d.Past = a.store.Between
+	}
+	s.delivery, err = a.openDelivery(d)
 	return err
+}
+
+// collecting is the sink of that name for what routes collect, or nil.
+func (a *attendant) collecting(name string) *sinkDelivery {
+	for _, s := range a.sinks {
+		if s.name == name && s.collects {
+			return s
+		}
+	}
+	return nil
 }
 
 // start begins to take check-ins and to carry them on.
@@ -227,11 +247,17 @@ func (a *attendant) retain(ctx context.Context) error {
 	}
 }
 
-// needed is the position from which on the journal is needed: by the store, and
-// by a restart, which must know today's receipts. Sinks of check-ins hold
+// needed is the position from which on the journal is needed: by the store, by
+// a restart, which must know today's receipts, and, with their hold, by sinks
+// of what is collected, which nothing else keeps. Sinks of check-ins hold
 // nothing: what they lack they read from the store. 0: nothing may go yet.
-func (a *attendant) needed() uint64 {
+func (a *attendant) needed(sinksHold bool) uint64 {
 	upTo := a.toStore.Stats().Next
+	for _, s := range a.sinks {
+		if s.collects && sinksHold {
+			upTo = min(upTo, s.delivery.Stats().Next)
+		}
+	}
 	if keep := a.recorder.KeepFrom(); keep != 0 {
 		upTo = min(upTo, keep)
 	}
@@ -240,7 +266,7 @@ func (a *attendant) needed() uint64 {
 
 // removeBefore removes what arrived before a moment and is not needed any more.
 func (a *attendant) removeBefore(moment time.Time) error {
-	upTo := a.needed()
+	upTo := a.needed(true)
 	if upTo == 0 {
 		return nil // a delivery has not begun yet
 	}
@@ -260,6 +286,21 @@ func (a *attendant) removeBefore(moment time.Time) error {
 		if err == nil && e.RawArrival.After(moment) {
 			upTo = rec.Seq
 			break
+		}
+	}
+	return a.remove(upTo)
+}
+
+// loseHold makes room in the journal when its disk is about to be full: sinks
+// lose their hold, and what is in the store, and needed by no restart, goes
+// whatever the retention says. Sinks of check-ins read the store instead. What
+// was collected and not delivered is lost with it: each such delivery counts
+// the records, and they are named in the log.
+func (a *attendant) loseHold() error {
+	upTo := a.needed(false)
+	for _, s := range a.sinks {
+		if next := s.delivery.Stats().Next; s.collects && next < upTo {
+			a.log.Error("the disk is full: the journal lets go of what was collected and not delivered", "sink", s.name, "from", next, "before", upTo)
 		}
 	}
 	return a.remove(upTo)

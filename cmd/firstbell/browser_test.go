@@ -41,7 +41,7 @@ func TestABrowserOpensALessonAndChecksIn(t *testing.T) {
 	nginx.put(t, "media/bell.svg", []byte(lessonPicture))
 	r := serve(t, writeFile(t, nginx.url,
 		"{hosts: [\"*\"], origin: lms}", "{hosts: [\"*\"], origin: lms, cache: {}}",
-		"  sinks: [{http: {name: lms, url: \""+nginx.url+"/bulk\"}}]\n", "",
+		"  sinks: [{name: lms, http: {url: \""+nginx.url+"/bulk\"}}]\n", "",
 	))
 	_, port, err := net.SplitHostPort(r.web)
 	if err != nil {

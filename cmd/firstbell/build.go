@@ -96,6 +96,9 @@ func tableOf(c *config.Config, origins map[string]*upstream) (*proxy.Table, erro
 		case r.CheckIn != nil:
 			rt.Methods = []string{"POST"}
 			rt.CheckIn, err = checkInOf(r.CheckIn)
+		case r.Collect != nil:
+			rt.Methods = []string{"POST"}
+			rt.Collect, err = collectOf(r.Collect)
 		case origins[r.Origin] == nil:
 			err = fmt.Errorf("there is no origin %q", r.Origin)
 		default:
@@ -136,6 +139,17 @@ func checkInOf(c *config.CheckIn) (*proxy.CheckIn, error) {
 		ref, err := proxy.ParseRef(f.text)
 		problems = append(problems, err)
 		*f.to = ref
+	}
+	return out, errors.Join(problems...)
+}
+
+func collectOf(c *config.Collect) (*proxy.Collect, error) {
+	out := &proxy.Collect{Sink: c.Sink, BytesMax: int64(c.MaxBytes), NoContent: c.Status == 204}
+	var problems []error
+	for _, place := range c.Key {
+		ref, err := proxy.ParseRef(place)
+		problems = append(problems, err)
+		out.Key = append(out.Key, ref)
 	}
 	return out, errors.Join(problems...)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"firstbell/attendance/roster"
 	"firstbell/attendance/store"
@@ -93,7 +94,7 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 		fmt.Fprintf(t, "journal\t%s\n", a.Journal)
 		fmt.Fprintf(t, "store\t%s\n", store.Shown(a.Store))
 		for _, s := range a.Sinks {
-			fmt.Fprintf(t, "sink\t%s: %s\n", s.HTTP.Name, s.HTTP.URL)
+			fmt.Fprintf(t, "sink\t%s\n", sinkMeaning(&s))
 		}
 		fmt.Fprintf(t, "schools\t%s\n", schoolsMeaning(c))
 	}
@@ -106,6 +107,50 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	printRoutes(w, c)
 	printNotes(w, c)
 	return unread, nil
+}
+
+// sinkMeaning is what a sink is sent, and how.
+func sinkMeaning(s *config.Sink) string {
+	e := s.Endpoint()
+	what := "check-ins"
+	if s.TakesCollected() {
+		what = "what routes collect"
+	}
+	text := fmt.Sprintf("%s: %s to %s, ", s.Name, what, e.URL)
+	switch {
+	case s.Replay != nil:
+		text += replayMeaning(s.Replay)
+	case s.XAPI != nil:
+		text += fmt.Sprintf("as xAPI statements, %d at once", e.Batch)
+	case s.Caliper != nil:
+		text += fmt.Sprintf("as Caliper events, %d at once", e.Batch)
+	case s.HTTP.Format == "ndjson":
+		text += fmt.Sprintf("a line of JSON each, %d at once", e.Batch)
+	default:
+		text += fmt.Sprintf("an array of %d at once", e.Batch)
+	}
+	if len(e.Header) > 0 {
+		text += ", with a credential"
+	}
+	return text
+}
+
+func replayMeaning(r *config.ReplaySink) string {
+	rate, atOnce := float64(r.Rate), r.Concurrency
+	if rate == 0 {
+		rate = 50
+	}
+	if atOnce == 0 {
+		atOnce = 4
+	}
+	return fmt.Sprintf("one request each, at most %.4g a second and %d at once: 10,000 of them take %s", rate, atOnce, time.Duration(10_000/rate*float64(time.Second)).Round(time.Second))
+}
+
+func keyMeaning(c *config.Collect) string {
+	if len(c.Key) == 0 {
+		return "Idempotency-Key"
+	}
+	return strings.Join(c.Key, " and ")
 }
 
 func schoolsMeaning(c *config.Config) string {
@@ -147,7 +192,7 @@ func printRoutes(w io.Writer, c *config.Config) {
 			hosts = fmt.Sprintf("%s and %d more", strings.Join(r.Hosts[:3], " "), len(r.Hosts)-3)
 		}
 		methods := strings.Join(r.Methods, " ")
-		if r.CheckIn != nil {
+		if r.CheckIn != nil || r.Collect != nil {
 			methods = "POST"
 		}
 		if methods == "" {
@@ -161,6 +206,9 @@ func printRoutes(w io.Writer, c *config.Config) {
 func routeMeaning(r *config.Route) string {
 	if r.CheckIn != nil {
 		return "check-ins, identity: none"
+	}
+	if r.Collect != nil {
+		return "kept as it comes, for the sink " + r.Collect.Sink + ", known by " + keyMeaning(r.Collect)
 	}
 	s := "origin " + r.Origin
 	if r.Cache == nil {
@@ -189,13 +237,26 @@ default_ttl without anonymous applies only to requests that carry neither Cookie
 nor Authorization. Most learning platforms put a cookie on every request.
 `
 
+const collectNote = `
+collect means: a body is kept as it came, in the journal, before its sender gets
+an answer, and goes to its sink in bulk. The same key at the same school and path
+gets the same receipt; of two bodies under one key the first counts. So a key
+must tell students apart, such as an id that their page makes up (a UUID), or a
+list of places. Cookies, Authorization and the query are not kept. Nobody checks
+who sends.
+`
+
 func printNotes(w io.Writer, c *config.Config) {
-	anonymous, defaults := false, false
+	anonymous, defaults, collects := false, false, false
 	for _, r := range c.Routes {
+		collects = collects || r.Collect != nil
 		if r.Cache != nil {
 			anonymous = anonymous || r.Cache.Anonymous
 			defaults = defaults || r.Cache.DefaultTTL > 0 && !r.Cache.Anonymous
 		}
+	}
+	if collects {
+		fmt.Fprint(w, collectNote)
 	}
 	if anonymous {
 		fmt.Fprint(w, anonymousNote)

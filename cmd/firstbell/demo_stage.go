@@ -396,7 +396,7 @@ attendance:
   store: sqlite:attendance.db       # what exports are made from
   roster: roster                    # OneRoster CSV: who is absent, not only who is here
   sinks:
-    - {http: {name: lms, url: "http://%s/api/attendance/bulk"}}
+    - {name: lms, http: {url: "http://%s/api/attendance/bulk"}}
 
 cache:
   memory: %dMiB

@@ -231,7 +231,7 @@ func TestRetentionKeepsWhatIsYoungOrNotDelivered(t *testing.T) {
 		p.press("hangang", fmt.Sprintf("student-%d-%s", i, strings.Repeat("x", 150)), 1)
 	}
 	p.journal.Close()
-	edit(t, p.file, `{http: {name: lms, url: "http://10.0.0.5:8080/bulk"}}`, "")
+	edit(t, p.file, `{name: lms, http: {url: "http://10.0.0.5:8080/bulk"}}`, "")
 	c, err := loadConfig(p.file, os.Stderr)
 	if err != nil {
 		t.Fatal(err)

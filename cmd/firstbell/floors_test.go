@@ -46,6 +46,7 @@ var modules = map[string][]string{
 	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
 	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
+	"attendance/sink":      {"github.com/klauspost/compress"},
 	"attendance/export":    {"github.com/xuri/excelize/v2"},
 	"attendance/wal":       {"golang.org/x/sys"},
 }

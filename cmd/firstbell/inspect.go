@@ -139,6 +139,7 @@ func readParked(dir string) (map[string][]sink.Parked, error) {
 			if err != nil {
 				return nil, err
 			}
+			p.Event = nil // bytes for a machine
 			out[name] = append(out[name], p)
 		}
 	}
@@ -217,6 +218,7 @@ func dumpRecords(w io.Writer, dirs []string, from uint64, asJSON bool) error {
 
 var kindNames = map[attendance.Kind]string{
 	attendance.KindArrival: "arrival", attendance.KindPresses: "presses", attendance.KindVerifiedArrival: "verified-arrival",
+	attendance.KindCollected: "collected", attendance.KindRepeats: "repeats",
 }
 
 func kindName(k attendance.Kind) string {
@@ -230,6 +232,12 @@ func eventText(e *attendance.Event, err error, bytes int) string {
 	switch {
 	case err != nil:
 		return fmt.Sprintf("%d\tunreadable, %d bytes: %v", e.Seq, bytes, err)
+	case e.Kind == attendance.KindCollected:
+		c := e.Collected // its body is its sender's business
+		return fmt.Sprintf("%d\tcollected\t%s\t%s\tschool=%q sink=%q path=%q key=%q\t%s\t%d bytes of %q", e.Seq, e.ID, e.Date,
+			e.School, c.Sink, c.Path, c.Key, e.FirstArrival.Format("15:04:05.000Z07:00"), len(c.Body), c.ContentType)
+	case e.Kind == attendance.KindRepeats:
+		return fmt.Sprintf("%d\trepeats\t%s\t%s\t%d, %d with another body", e.Seq, e.ID, e.Date, e.Repeats, e.Differing)
 	case e.Kind == attendance.KindPresses:
 		return fmt.Sprintf("%d\tpresses\t%s\t%s\t%d", e.Seq, e.ID, e.Date, e.Presses)
 	case e.Kind == attendance.KindArrival || e.Kind == attendance.KindVerifiedArrival:
@@ -256,6 +264,13 @@ type eventJSON struct {
 	Verified     bool   `json:"verified"`
 	Timetable    string `json:"timetable,omitempty"`
 	Presses      uint32 `json:"presses,omitempty"`
+	Sink         string `json:"sink,omitempty"`
+	Path         string `json:"path,omitempty"`
+	Key          string `json:"key,omitempty"`
+	ContentType  string `json:"content_type,omitempty"`
+	Bytes        int    `json:"bytes,omitempty"`
+	Repeats      uint32 `json:"repeats,omitempty"`
+	Differing    uint32 `json:"differing,omitempty"`
 }
 
 func eventLine(e *attendance.Event, err error) eventJSON {
@@ -269,6 +284,15 @@ func eventLine(e *attendance.Event, err error) eventJSON {
 	}
 	out.Receipt, out.Date, out.Presses = e.ID.String(), e.Date.String(), e.Presses
 	out.RawArrival = e.RawArrival.Format(time.RFC3339Nano)
+	switch e.Kind {
+	case attendance.KindCollected:
+		c := e.Collected
+		out.School, out.Sink, out.Path, out.Key, out.ContentType, out.Bytes = e.School, c.Sink, c.Path, c.Key, c.ContentType, len(c.Body)
+		return out
+	case attendance.KindRepeats:
+		out.Repeats, out.Differing = e.Repeats, e.Differing
+		return out
+	}
 	if e.Kind != attendance.KindPresses {
 		out.School, out.Period, out.Student, out.Class = e.School, e.Period, e.Student, e.Class
 		out.FirstArrival, out.Status = e.FirstArrival.Format(time.RFC3339Nano), string(e.Status)

@@ -173,7 +173,8 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 <tr><td>waiting right now</td><td class="n">{{.Waiting}}</td></tr>
 <tr><td>journal</td><td>{{if eq .Journal.State "open"}}<span class="good">open</span>{{else}}<span class="bad">{{.Journal.State}}: {{.Journal.Why}}</span>{{end}}, {{.Journal.Batches}} batches, {{.Journal.Bytes}} bytes{{range .Journal.Amber}}<br><span class="bad">{{.}}</span>{{end}}{{range .Journal.Damage}}<br><span class="bad">{{.}}</span>{{end}}</td></tr>
 <tr><td>store</td><td>{{template "delivery" .Store.Delivery}}</td></tr>
-{{range .Sinks}}<tr><td>sink {{.Name}}</td><td>{{template "delivery" .Delivery}}</td></tr>{{end}}
+{{with .Collect}}{{if .Records}}<tr><td>collected</td><td>{{.Records}}, {{.Repeats}} came again{{if .Differing}}, {{.Differing}} of them with another body{{end}}</td></tr>{{end}}{{end}}
+{{range .Sinks}}<tr><td>sink {{.Name}}</td><td>{{template "delivery" .Delivery}}{{if .Parked}}, <span class="bad">{{.Parked}} parked: firstbell attendance parked -sink {{.Name}}</span>{{end}}</td></tr>{{end}}
 </table>{{end}}
 <h2>Requests</h2><table>{{range $name, $n := .Requests}}{{if $n}}<tr><td>{{$name}}</td><td class="n">{{$n}}</td></tr>{{end}}{{end}}</table>
 <h2>Origins</h2><table><tr><th>origin</th><th>asked now</th><th>waiting</th><th>refused</th><th>servers</th></tr>
@@ -186,5 +187,5 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 {{with .Cache.LastPurge}}<tr><td>last purge</td><td>{{range .Purged}}{{.By}} {{.What}}: {{.Count}}<br>{{end}}{{if .Hard}}hard, {{end}}from {{.From}}{{with .By}}, {{.}}{{end}}, {{.At.Format "2006-01-02 15:04:05 MST"}}</td></tr>{{end}}</table>
 <p><small><a href="/status">status as JSON</a> · <a href="/metrics">metrics</a> · <a href="/readyz">readyz</a></small></p>
 </body></html>
-{{define "delivery"}}{{if .Error}}<span class="bad">{{if .Stopped}}stopped, look at it{{else}}failing, trying again{{end}}: {{.Error}}</span>{{else}}<span class="good">delivering</span>{{end}}, {{.Rows}} rows in {{.Writes}} writes{{if .Parked}}, <span class="bad">{{.Parked}} parked</span>{{end}}{{if .Age}}, the oldest waits {{.Age}} s{{end}}{{end}}
+{{define "delivery"}}{{if .Error}}<span class="bad">{{if .Stopped}}stopped, look at it{{else}}failing, trying again{{end}}: {{.Error}}</span>{{else}}<span class="good">delivering</span>{{end}}, {{.Rows}} rows in {{.Writes}} writes{{if .Lag}}, {{.Lag}} records behind{{end}}{{if .Lost}}, <span class="bad">{{.Lost}} lost</span>{{end}}{{if .Age}}, the oldest waits {{.Age}} s{{end}}{{end}}
 `))

@@ -74,6 +74,9 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 			}
 		}
 	}
+	if err := s.sinksAreThere(c); err != nil {
+		return err
+	}
 	origins, fresh, err := openOrigins(c, was.origins)
 	if err != nil {
 		return err
@@ -95,6 +98,19 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.retire(was.origins, origins)
 	if s.takes != nil {
 		s.takes.retryNow()
+	}
+	return nil
+}
+
+// sinksAreThere wants every route that collects to have its sink by now.
+func (s *server) sinksAreThere(c *config.Config) error {
+	for i, r := range c.Routes {
+		if r.Collect == nil {
+			continue
+		}
+		if s.takes == nil || s.takes.collecting(r.Collect.Sink) == nil {
+			return fmt.Errorf("routes[%d] collects for the sink %s, and that begins only with a restart", i, r.Collect.Sink)
+		}
 	}
 	return nil
 }

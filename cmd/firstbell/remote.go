@@ -81,16 +81,25 @@ func printStatus(w io.Writer, r *statusReport) {
 	}
 	if a := r.Attendance; a != nil {
 		fmt.Fprintf(w, "check-ins %d receipts, %d the same again, %d refused, %d wait\n", a.Receipts, a.Again, a.Refused, a.Waiting)
+		if c := &a.Collect; c.Records+c.Repeats+c.Refused+c.Invalid > 0 {
+			fmt.Fprintf(w, "collected %d, %d the same again, %d under a key with another body, %d refused\n", c.Records, c.Repeats-c.Differing, c.Differing, c.Refused+c.Invalid)
+		}
 		fmt.Fprintf(w, "journal   %s %s, %d bytes, %d damages\n", a.Journal.State, a.Journal.Why, a.Journal.Bytes, len(a.Journal.Damage))
 		printDelivery(w, "store", &a.Store.Delivery)
 		for i := range a.Sinks {
 			printDelivery(w, a.Sinks[i].Name, &a.Sinks[i].Delivery)
+			if n := a.Sinks[i].Parked; n > 0 {
+				fmt.Fprintf(w, "          %d PARKED, see firstbell attendance parked -sink %s\n", n, a.Sinks[i].Name)
+			}
 		}
 	}
 }
 
 func printDelivery(w io.Writer, to string, d *deliveryStatus) {
-	fmt.Fprintf(w, "delivery  to %s: %d rows in %d writes, %d parked, the oldest waits %.1f s", to, d.Rows, d.Writes, d.Parked, d.Age)
+	fmt.Fprintf(w, "delivery  to %s: %d rows in %d writes, %d behind, the oldest waits %.1f s", to, d.Rows, d.Writes, d.Lag, d.Age)
+	if d.Lost > 0 {
+		fmt.Fprintf(w, "; %d LOST", d.Lost)
+	}
 	if d.Error != "" {
 		fmt.Fprintf(w, "; FAILING: %s", d.Error)
 	}

@@ -121,7 +121,7 @@ origins:
   lms: {servers: ["%s"], concurrency: {max: 8}}
 attendance:
   journal: journal
-  sinks: [{http: {name: lms, url: "%s/bulk"}}]
+  sinks: [{name: lms, http: {url: "%s/bulk"}}]
 routes:
   - {hosts: ["*"], path: /check-in, identity: none, check_in: {student: "json:/student_id", class: "json:/class_id"}}
   - {hosts: ["*"], path: /lessons/*, origin: lms, cache: {anonymous: true, default_ttl: 10m}}

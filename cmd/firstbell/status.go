@@ -79,6 +79,7 @@ type attendStatus struct {
 	Waiting  int           `json:"waiting"`
 	OnRoll   int           `json:"on_roll"`
 	Journal  journalStatus `json:"journal"`
+	Collect  collectStatus `json:"collect"`
 	Store    storeStatus   `json:"store"`
 	Sinks    []sinkStatus  `json:"sinks"`
 }
@@ -103,11 +104,24 @@ type storeStatus struct {
 	Delivery   deliveryStatus `json:"delivery"`
 }
 
+// collectStatus is about small writes that are no check-ins.
+type collectStatus struct {
+	Records   uint64 `json:"records"`
+	Repeats   uint64 `json:"repeats"`
+	Differing uint64 `json:"differing"` // repeats with another body: the first counts
+	Refused   uint64 `json:"refused"`
+	Invalid   uint64 `json:"invalid"`
+	OnRoll    int    `json:"on_roll"`
+	Forgotten uint64 `json:"forgotten"` // keys forgotten before their time
+}
+
 type sinkStatus struct {
 	Name     string         `json:"name"`
+	Kind     string         `json:"kind"`  // http, xapi, caliper or replay
+	Takes    string         `json:"takes"` // check_ins or collected
 	URL      string         `json:"url"`
 	Requests uint64         `json:"requests"`
-	Parked   uint64         `json:"parked"`
+	Parked   int            `json:"parked"` // records that somebody must deal with: firstbell attendance parked
 	Age      float64        `json:"age"`
 	Delivery deliveryStatus `json:"delivery"`
 }
@@ -119,7 +133,10 @@ type deliveryStatus struct {
 	Parked     uint64  `json:"parked"`
 	Writes     uint64  `json:"writes"`
 	Failures   uint64  `json:"failures"`
-	Age        float64 `json:"age"` // seconds that the oldest record waits
+	Lag        uint64  `json:"lag"`        // records of the journal that it has not come to
+	FromStore  uint64  `json:"from_store"` // rows that the journal no longer had
+	Lost       uint64  `json:"lost"`       // records that were gone before they were delivered
+	Age        float64 `json:"age"`        // seconds that the oldest record waits
 	Stopped    bool    `json:"stopped"`
 	Error      string  `json:"error,omitempty"`
 }
@@ -177,8 +194,9 @@ func (a *attendant) report() *attendStatus {
 			State: h.State.String(), Since: h.Since, Amber: h.Amber, Next: h.Next, Segment: h.Segment,
 			Bytes: h.Bytes, Free: h.Free, Batches: h.Stats.Appends, Failures: h.Stats.Failures,
 		},
-		Store: storeStatus{Location: a.place, Statements: a.store.Writes(), Delivery: deliveryReport(a.toStore.Stats())},
-		Sinks: []sinkStatus{},
+		Store:   storeStatus{Location: a.place, Statements: a.store.Writes(), Delivery: deliveryReport(a.toStore.Stats(), h.Next)},
+		Collect: collectReport(a.recorder.CollectStats()),
+		Sinks:   []sinkStatus{},
 	}
 	if h.Why != nil {
 		r.Journal.Why = h.Why.Error()
@@ -189,16 +207,30 @@ func (a *attendant) report() *attendStatus {
 		}
 	}
 	for _, s := range a.sinks {
-		d := deliveryReport(s.delivery.Stats())
-		r.Sinks = append(r.Sinks, sinkStatus{Name: s.name, URL: s.url, Requests: d.Writes, Parked: d.Parked, Age: d.Age, Delivery: d})
+		d := deliveryReport(s.delivery.Stats(), h.Next)
+		r.Sinks = append(r.Sinks, sinkStatus{
+			Name: s.name, Kind: s.kind, Takes: s.takes(), URL: s.url,
+			Requests: d.Writes, Parked: s.target.ParkedNow(), Age: d.Age, Delivery: d,
+		})
 	}
 	return r
 }
 
-func deliveryReport(d attendance.DeliveryStats) deliveryStatus {
+func collectReport(c attendance.CollectStats) collectStatus {
+	return collectStatus{
+		Records: c.Records, Repeats: c.Repeats, Differing: c.Differing, Refused: c.Refused,
+		Invalid: c.Invalid, OnRoll: c.OnRoll, Forgotten: c.Forgotten,
+	}
+}
+
+// lagOf is how many records lie before the journal's end that a delivery has
+// not come to.
+func lagOf(d *attendance.DeliveryStats, next uint64) uint64 { return next - min(next, max(1, d.Seen)) }
+
+func deliveryReport(d attendance.DeliveryStats, next uint64) deliveryStatus {
 	r := deliveryStatus{
 		Next: d.Next, Rows: d.Rows, Duplicates: d.Duplicates, Parked: d.Parked, Writes: d.Writes,
-		Failures: d.Failures, Age: ageOf(d.Oldest), Stopped: d.Stopped,
+		Failures: d.Failures, Lag: lagOf(&d, next), FromStore: d.FromPast, Lost: d.Lost, Age: ageOf(d.Oldest), Stopped: d.Stopped,
 	}
 	if d.Err != nil {
 		r.Error = d.Err.Error()

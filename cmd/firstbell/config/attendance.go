@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,17 +27,14 @@ func (v *validator) attendance() {
 	if v.given("attendance.grace") && a.Grace > 24*time.Hour {
 		v.wrong("attendance.grace", "write 15m", "%s lets check-ins be dated back by days", a.Grace)
 	}
-	names := map[string]int{}
-	for i := range a.Sinks {
-		v.sink(fmt.Sprintf("attendance.sinks[%d]", i), &a.Sinks[i], i, names)
-	}
+	v.sinks(a)
 	if v.c.Timetable == nil && len(v.c.Timetables) == 0 && !v.given("timetable") && !v.given("timetables") {
 		v.warn("attendance", "add timetable: {days: …, periods: …}", "there is no timetable, so every check-in counts as outside")
 	}
 	if a.Roster == "" {
 		v.warn("attendance", "add roster: /etc/firstbell/roster with OneRoster CSV files", "there is no roster, so exports cannot say who is absent")
 	}
-	if !slices.ContainsFunc(v.c.Routes, func(r *Route) bool { return r != nil && r.CheckIn != nil }) && !v.bad["routes"] {
+	if !slices.ContainsFunc(v.c.Routes, func(r *Route) bool { return r != nil && (r.CheckIn != nil || r.Collect != nil) }) && !v.bad["routes"] {
 		v.warn("attendance", "add a route with check_in", "no route takes check-ins")
 	}
 }
@@ -87,44 +83,6 @@ func (v *validator) postgres(path string, a *Attendance) {
 	if _, given := u.User.Password(); given || u.Query().Has("password") {
 		v.warn(path, "put it into a file and name that by store_password_file, or set PGPASSWORD", "everybody who may read this file reads the password")
 	}
-}
-
-func (v *validator) sink(path string, s *Sink, index int, names map[string]int) {
-	h := s.HTTP
-	if h == nil {
-		if v.bad[path+".xapi"] || v.bad[path+".caliper"] {
-			return
-		}
-		v.wrong(path+".http", `write {http: {url: "http://10.0.0.5:8080/api/attendance/bulk"}}`, "the sink says nowhere to deliver to")
-		return
-	}
-	path += ".http"
-	u, err := url.Parse(h.URL)
-	switch {
-	case h.URL == "":
-		v.wrong(path+".url", `add url: "http://10.0.0.5:8080/api/attendance/bulk"`, "there is no URL to deliver to")
-		return
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		v.wrong(path+".url", `write "http://10.0.0.5:8080/api/attendance/bulk"`, "%q is not a URL with http:// or https://", h.URL)
-		return
-	case u.User != nil:
-		v.wrong(path+".url", "put the secret into a file and name it by token_file", "a URL with a password in it ends in logs")
-	case u.Fragment != "":
-		v.wrong(path+".url", "remove what follows #", "%q has a fragment", h.URL)
-	}
-	if h.Name == "" {
-		h.Name = plainName(u.Host + u.Path)
-	} else if plainName(h.Name) != h.Name || len(h.Name) > 64 {
-		v.wrong(path+".name", "use letters, digits, - and _, at most 64", "%q cannot name a file", h.Name)
-	}
-	if first, twice := names[h.Name]; twice {
-		v.wrong(path+".name", "give each a name of its own", "sinks[%d] keeps its place under the name %s too", first, h.Name)
-	}
-	names[h.Name] = index
-	if v.given(path+".batch") && (h.Batch < 1 || h.Batch > 10_000) {
-		v.wrong(path+".batch", "write 1 to 10000, such as 1000", "%d records are not a batch", h.Batch)
-	}
-	h.TokenFile = v.beside(h.TokenFile)
 }
 
 // plainName is s with what cannot stand in a file name made -.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -172,10 +173,9 @@ var mistakes = []mistake{
 	{"sink without URL", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "{▸http: {}}", "attendance.sinks[0].http.url", "no URL", "add url"},
 	{"sink of nothing", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "▸{}", "attendance.sinks[0].http", "nowhere", "url:"},
 	{"sink to a path", `"http://10.0.0.5:8080/bulk"`, "▸/bulk", "attendance.sinks[0].http.url", "not a URL", "http://"},
-	{"sink with a password", `"http://10.0.0.5:8080/bulk"`, `▸"http://u:p@10.0.0.5/bulk"`, "attendance.sinks[0].http.url", "password", "token_file"},
-	{"sink twice", `- {http: {url: "http://10.0.0.5:8080/bulk"}}`, "- {http: {url: \"http://a/\"}}\n    - {▸http: {url: \"http://a/\"}}", "attendance.sinks[1].http.name", "under the name a", "of its own"},
+	{"sink with a password", `"http://10.0.0.5:8080/bulk"`, `▸"http://u:p@10.0.0.5/bulk"`, "attendance.sinks[0].http.url", "password", "basic_file"},
+	{"sink twice", `- {http: {url: "http://10.0.0.5:8080/bulk"}}`, "- {http: {url: \"http://a/\"}}\n    - ▸{http: {url: \"http://a/\"}}", "attendance.sinks[1].name", "under the name a", "of its own"},
 	{"huge batch", `bulk"}}`, `bulk", batch: ▸1000000}}`, "attendance.sinks[0].http.batch", "not a batch", "1000"},
-	{"xapi sink", "- {http: {url: \"http://10.0.0.5:8080/bulk\"}}", "- {▸xapi: {}}", "attendance.sinks[0].xapi", "not in this version", "remove it"},
 	{"long grace", "  store:", "  grace: ▸100h\n  store:", "attendance.grace", "dated back", "15m"},
 
 	// Routes.
@@ -204,7 +204,6 @@ var mistakes = []mistake{
 	{"path with encoded dots", "path: /lessons/*", "path: ▸/a/%2E%2e/b", "routes[1].path", "are refused", "without it"},
 	{"path with a lone percent sign", "path: /lessons/*", "path: ▸/100%", "routes[1].path", "hexadecimal", "%25"},
 	{"route never reached", "    origin: lms\n    cache", "    origin: lms\n  - ▸hosts: [\"*.school.example\"]\n    path: /lessons/*\n    origin: lms\n    cache", "routes[2]", "never reached: routes[1] on line 26", "another path"},
-	{"collect", "    path: /lessons/*", "    path: /lessons/*\n    ▸collect: {}", "routes[1].collect", "not in this version", "remove it"},
 	{"tiny objects", "default_ttl: 10m", "max_object: ▸12B", "routes[1].cache.max_object", "stores nothing", "16MiB"},
 	{"query with a sign", "default_ttl: 10m", "ignore_query: [▸\"a=\"]", "routes[1].cache.ignore_query[0]", "not a parameter", "utm_source"},
 
@@ -254,7 +253,7 @@ func (m mistake) text(t *testing.T) (string, position) {
 }
 
 func TestEveryMistakeIsNamedWithItsPlaceAndAWayOut(t *testing.T) {
-	for _, m := range mistakes {
+	for _, m := range slices.Concat(mistakes, sinkMistakes, collectMistakes) {
 		t.Run(m.name, func(t *testing.T) {
 			text, at := m.text(t)
 			c, problems := Read("firstbell.yaml", []byte(text))

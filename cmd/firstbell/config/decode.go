@@ -234,7 +234,7 @@ func (d *decoder) decodeStruct(n ast.Node, path string, pos position, into refle
 		case known && f.later != "":
 			d.problem(e.at, join(path, e.key), "not in this version: "+f.later, "remove it for now")
 		case known:
-			d.decode(e.value, join(path, e.key), valuePlace(e), into.Field(f.index), f)
+			d.decode(e.value, join(path, e.key), valuePlace(e), into.FieldByIndex(f.index), f)
 		case path == "" && strings.HasPrefix(e.key, "x-"):
 			d.anchorsOnly(e.value, e.key)
 		default:
@@ -445,18 +445,26 @@ func shorten(s string) string {
 
 // A structField is one key of a mapping that file.go describes.
 type structField struct {
-	index int
+	index []int  // as reflect's FieldByIndex takes it
 	later string // set: a key of a version to come, and what it will be
 	eg    string // an example value
 	zero  bool   // 0 is a value of its own, not a mistake
 }
 
+// fieldsOf are the keys of a mapping, those of embedded structs included.
 func fieldsOf(t reflect.Type) map[string]structField {
 	fields := map[string]structField{}
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			for name, inner := range fieldsOf(f.Type) {
+				inner.index = append([]int{i}, inner.index...)
+				fields[name] = inner
+			}
+			continue
+		}
 		if name := f.Tag.Get("yaml"); name != "" && name != "-" {
-			fields[name] = structField{index: i, later: f.Tag.Get("later"), eg: f.Tag.Get("eg"), zero: f.Tag.Get("zero") != ""}
+			fields[name] = structField{index: f.Index, later: f.Tag.Get("later"), eg: f.Tag.Get("eg"), zero: f.Tag.Get("zero") != ""}
 		}
 	}
 	return fields
@@ -488,7 +496,7 @@ func gatherKeys(t reflect.Type, at string, places map[string]string) {
 			home = before + " or " + home
 		}
 		places[name] = home
-		gatherKeys(t.Field(f.index).Type, strings.TrimPrefix(at+"."+name, "."), places)
+		gatherKeys(t.FieldByIndex(f.index).Type, strings.TrimPrefix(at+"."+name, "."), places)
 	}
 }
 

@@ -60,13 +60,6 @@ func (a *Attendance) defaults() {
 		a.Retention = 30 * 24 * time.Hour
 	}
 	for i := range a.Sinks {
-		if h := a.Sinks[i].HTTP; h != nil {
-			if h.Batch == 0 {
-				h.Batch = 1000
-			}
-			if h.Timeout == 0 {
-				h.Timeout = 30 * time.Second
-			}
-		}
+		a.Sinks[i].defaults()
 	}
 }

@@ -149,24 +149,6 @@ type Attendance struct {
 	StorePassword string `yaml:"-"` // what store_password_file holds
 }
 
-// Sink is one place elsewhere that hears of every check-in.
-type Sink struct {
-	HTTP *HTTPSink `yaml:"http" eg:"{url: \"http://10.0.0.5:8080/api/attendance/bulk\"}"`
-	_    struct{}  `yaml:"xapi" later:"xAPI comes with a later one"`
-	_    struct{}  `yaml:"caliper" later:"Caliper comes with a later one"`
-}
-
-// HTTPSink is a bulk endpoint.
-type HTTPSink struct {
-	Name      string        `yaml:"name" eg:"lms"` // keeps its place in the journal under this name; the URL's host unless said
-	URL       string        `yaml:"url" eg:"\"http://10.0.0.5:8080/api/attendance/bulk\""`
-	TokenFile string        `yaml:"token_file" eg:"/etc/firstbell/lms.token"` // sent as Authorization: Bearer
-	Batch     int           `yaml:"batch" eg:"1000"`                          // records in one request; 1000 unless said
-	Timeout   time.Duration `yaml:"timeout" eg:"30s"`                         // 30 s unless said
-
-	Token string `yaml:"-"` // what token_file holds
-}
-
 // Route says what happens to requests for some hosts and paths.
 type Route struct {
 	Hosts    []string      `yaml:"hosts" eg:"[\"*.school.example\"]"`
@@ -175,9 +157,9 @@ type Route struct {
 	Origin   string        `yaml:"origin" eg:"lms"`
 	Cache    *Cache        `yaml:"cache" eg:"{}"`
 	CheckIn  *CheckIn      `yaml:"check_in" eg:"{student: \"json:/student_id\"}"`
+	Collect  *Collect      `yaml:"collect" eg:"{sink: progress}"`
 	Identity Identity      `yaml:"identity" eg:"none"`
 	Timeouts RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
-	_        struct{}      `yaml:"collect" later:"collecting other small writes comes with a later one"`
 	_        struct{}      `yaml:"priority" later:"priorities come with a later one"`
 	_        struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
 	_        struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`

@@ -34,9 +34,7 @@ func (v *validator) serving() {
 		}
 	}
 	for i := range a.Sinks {
-		if h := a.Sinks[i].HTTP; h != nil && h.TokenFile != "" {
-			h.Token = v.secretFile(fmt.Sprintf("attendance.sinks[%d].http.token_file", i), h.TokenFile)
-		}
+		v.credential(fmt.Sprintf("attendance.sinks[%d]", i), &a.Sinks[i])
 	}
 }
 

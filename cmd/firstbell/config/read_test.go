@@ -27,7 +27,7 @@ func TestGoodFileIsReadWholeWithDefaults(t *testing.T) {
 	check("queue", *c.Origins["lms"].Concurrency.Queue, 2048)
 	check("ttl", c.Routes[1].Cache.DefaultTTL, 10*time.Minute)
 	check("path of the last route", c.Routes[2].Path, "/*")
-	check("sink", c.Attendance.Sinks[0].HTTP.Name, "10-0-0-5-8080-bulk")
+	check("sink", c.Attendance.Sinks[0].Name, "10-0-0-5-8080-bulk")
 	check("access log", *c.Log.Access, true)
 }
 

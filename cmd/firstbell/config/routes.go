@@ -23,9 +23,12 @@ func (v *validator) routes() {
 		v.hosts(path+".hosts", r)
 		v.methods(path+".methods", r)
 		v.path(path+".path", r)
-		if r.CheckIn != nil || v.given(path+".check_in") {
+		switch {
+		case r.CheckIn != nil || v.given(path+".check_in"):
 			v.checkInRoute(path, r)
-		} else {
+		case r.Collect != nil || v.given(path+".collect"):
+			v.collectRoute(path, r)
+		default:
 			v.originRoute(path, r)
 		}
 		if !v.bad[path+".path"] && !v.bad[path+".methods"] {
@@ -260,7 +263,7 @@ type methodSet map[string]int
 // take from each other.
 func (v *validator) reach(path string, index int, r *Route, taken map[patternAt]methodSet) {
 	methods := r.Methods
-	if r.CheckIn != nil {
+	if r.CheckIn != nil || r.Collect != nil {
 		methods = []string{"POST"}
 	}
 	if len(methods) == 0 {
