@@ -12,8 +12,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // gzip and zstd, made once and undone
 	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
 	github.com/prometheus/client_golang v1.25.0 // /metrics
-	github.com/valyala/fasthttp v1.77.0 // HTTP/1.1 in
-	github.com/valyala/fastjson v1.6.10 // check-in bodies: parsing without reflection or garbage
+	github.com/valyala/fasthttp v1.77.0 // tests: connections in memory; benchmarks: the bare server to measure beside
 	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed
 	github.com/zeebo/xxh3 v1.1.0 // digests of what is cached on disk: 128 bits at memory speed
 	go.uber.org/goleak v1.3.0 // tests: nothing is left running

@@ -142,7 +142,7 @@ func (e *Event) AppendCollectedJSON(dst []byte) []byte {
 	dst = append(dst, `,"content_type":`...)
 	dst = appendJSONString(dst, c.ContentType)
 	dst = append(dst, `,"arrival":"`...)
-	dst = e.FirstArrival.AppendFormat(dst, firstArrivalFormat)
+	dst = appendTime(dst, e.FirstArrival)
 	dst = append(dst, `","durable":"disk",`...)
 	if utf8.ValidString(c.Body) {
 		dst = append(dst, `"body":`...)

@@ -19,9 +19,41 @@ func dateOfDay(n int32) timetable.Date {
 	return timetable.DateOf(time.Unix(int64(n)*secondsPerDay, 0).UTC())
 }
 
-// appendDate appends the form 2006-01-02 without allocating.
+// appendDate appends the form 2006-01-02, without allocating and without
+// reading a layout each time.
 func appendDate(dst []byte, d timetable.Date) []byte {
-	return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC).AppendFormat(dst, time.DateOnly)
+	dst = appendDigits(dst, d.Year, 4)
+	dst = appendDigits(append(dst, '-'), int(d.Month), 2)
+	return appendDigits(append(dst, '-'), d.Day, 2)
+}
+
+// appendTime appends RFC 3339 with milliseconds and always a numeric offset.
+func appendTime(dst []byte, t time.Time) []byte {
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	_, offset := t.Zone()
+	dst = appendDate(dst, timetable.Date{Year: year, Month: month, Day: day})
+	dst = appendDigits(append(dst, 'T'), hour, 2)
+	dst = appendDigits(append(dst, ':'), minute, 2)
+	dst = appendDigits(append(dst, ':'), second, 2)
+	dst = appendDigits(append(dst, '.'), t.Nanosecond()/1e6, 3)
+	sign := byte('+')
+	if offset < 0 {
+		sign, offset = '-', -offset
+	}
+	dst = appendDigits(append(dst, sign), offset/3600, 2)
+	return appendDigits(append(dst, ':'), offset/60%60, 2)
+}
+
+// appendDigits appends the last width digits of n.
+func appendDigits(dst []byte, n, width int) []byte {
+	at := len(dst)
+	dst = append(dst, "0000"[:width]...)
+	for i := at + width - 1; i >= at; i-- {
+		dst[i] += byte(n % 10)
+		n /= 10
+	}
+	return dst
 }
 
 func floorDiv(a, b int64) int64 {

@@ -53,7 +53,7 @@ func (r *Receipt) AppendLine(dst []byte) []byte {
 	}
 	dst = append(appendDate(dst, r.Date), '\t')
 	dst = append(append(dst, r.Period...), '\t')
-	dst = append(r.FirstArrival.AppendFormat(dst, firstArrivalFormat), '\t')
+	dst = append(appendTime(dst, r.FirstArrival), '\t')
 	dst = append(append(dst, r.Status...), '\t')
 	if r.Verified {
 		return append(dst, "true"...)

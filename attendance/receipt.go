@@ -62,9 +62,6 @@ type Receipt struct {
 	Verified     bool
 }
 
-// firstArrivalFormat is RFC 3339 with milliseconds and always a numeric offset.
-const firstArrivalFormat = "2006-01-02T15:04:05.000-07:00"
-
 // AppendJSON appends the receipt as one JSON object in the names of the wire:
 // receipt, student_id, school, class_id, date, period, first_arrival, status,
 // durable, verified.
@@ -98,7 +95,7 @@ func (r *Receipt) appendMembers(dst []byte) []byte {
 	dst = append(dst, `","period":`...)
 	dst = appendJSONString(dst, r.Period)
 	dst = append(dst, `,"first_arrival":"`...)
-	dst = r.FirstArrival.AppendFormat(dst, firstArrivalFormat)
+	dst = appendTime(dst, r.FirstArrival)
 	dst = append(dst, `","status":"`...)
 	dst = append(dst, r.Status...)
 	dst = append(dst, `","durable":"disk","verified":`...)

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unsafe"
-
-	"github.com/valyala/fastjson"
 
 	"firstbell/attendance"
 	"firstbell/proxy/field"
@@ -144,8 +141,6 @@ func (p *Proxy) refuseCheckIn(x *exchange, err error) {
 type reading struct {
 	content []byte
 	answer  []byte
-	parser  fastjson.Parser
-	root    *fastjson.Value
 	form    url.Values
 }
 
@@ -155,7 +150,7 @@ func (r *reading) free() {
 	if cap(r.content) > checkInBytesMax {
 		r.content = nil
 	}
-	r.root, r.form = nil, nil
+	r.form = nil
 	readings.Put(r)
 }
 
@@ -179,7 +174,7 @@ func (r *reading) read(x *exchange, rule *CheckIn) (status int, err error) {
 	}
 	kinds := rule.kinds()
 	if kinds&(1<<RefJSON) != 0 {
-		if r.root, err = r.parser.ParseBytes(r.content); err != nil {
+		if !validJSON(r.content) {
 			return 400, errors.New("the check-in's content is not JSON")
 		}
 	}
@@ -257,8 +252,6 @@ func (r *reading) press(x *exchange, rule *CheckIn) (attendance.Press, error) {
 	return press, nil
 }
 
-var errTwice = errors.New("is there more than once")
-
 // value reads what a Ref points to; empty when it is not there.
 func (r *reading) value(x *exchange, ref *Ref) (string, error) {
 	switch ref.Kind {
@@ -274,59 +267,7 @@ func (r *reading) value(x *exchange, ref *Ref) (string, error) {
 		}
 		return "", errTwice
 	}
-	return pointed(r.root, ref.Path)
-}
-
-// pointed follows a JSON pointer. A name that an object has twice is refused:
-// two readers would take different ones.
-func pointed(v *fastjson.Value, path []string) (string, error) {
-	for _, segment := range path {
-		switch v.Type() {
-		case fastjson.TypeObject:
-			next, err := member(v, segment)
-			if next == nil || err != nil {
-				return "", err
-			}
-			v = next
-		case fastjson.TypeArray:
-			i, err := strconv.Atoi(segment)
-			all := v.GetArray()
-			if err != nil || i < 0 || i >= len(all) {
-				return "", nil
-			}
-			v = all[i]
-		default:
-			return "", nil
-		}
-	}
-	switch v.Type() {
-	case fastjson.TypeString:
-		return text(v.GetStringBytes()), nil
-	case fastjson.TypeNumber:
-		number := v.MarshalTo(nil)
-		if bytes.ContainsAny(number, ".eE-") {
-			return "", errors.New("is a number that is no id; send it as a string")
-		}
-		return text(number), nil
-	case fastjson.TypeNull:
-		return "", nil
-	}
-	return "", errors.New("is neither a string nor a number")
-}
-
-// member returns the value of the one member with the name, nil when there is
-// none.
-func member(v *fastjson.Value, name string) (found *fastjson.Value, err error) {
-	v.GetObject().Visit(func(key []byte, value *fastjson.Value) {
-		if string(key) != name {
-			return
-		}
-		if found != nil {
-			err = errTwice
-		}
-		found = value
-	})
-	return found, err
+	return pointed(r.content, ref.Path)
 }
 
 // firstSeen returns what an earlier refusal handed out.

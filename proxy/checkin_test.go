@@ -224,11 +224,8 @@ func FuzzPointed(f *testing.F) {
 	f.Add(`{"student_id":"a","at":{"class":[1,"x"]}}`, "at/class/1")
 	f.Add(`[{}]`, "0")
 	f.Fuzz(func(t *testing.T, content, path string) {
-		var r reading
-		v, err := r.parser.Parse(content)
-		if err != nil {
-			return
+		if validJSON([]byte(content)) {
+			pointed([]byte(content), strings.Split(path, "/")) // any answer is fine, a panic is not
 		}
-		pointed(v, strings.Split(path, "/")) // any answer is fine, a panic is not
 	})
 }

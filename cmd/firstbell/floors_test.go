@@ -42,7 +42,7 @@ var floors = map[string]int{
 var modules = map[string][]string{
 	"cmd/firstbell":        {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
 	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
-	"proxy":                {"github.com/valyala/fastjson", "github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
+	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
 	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
 	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
