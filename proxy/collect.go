@@ -133,14 +133,14 @@ func (r *reading) collectKey(x *exchange, places []Ref) (string, error) {
 
 // parse reads the content as the places need it.
 func (r *reading) parse(places []Ref) (err error) {
+	checked := false
 	for i := range places {
 		switch places[i].Kind {
 		case RefJSON:
-			if r.root == nil {
-				if r.root, err = r.parser.ParseBytes(r.content); err != nil {
-					return errors.New("the content is not JSON")
-				}
+			if !checked && !validJSON(r.content) {
+				return errors.New("the content is not JSON")
 			}
+			checked = true
 		case RefForm:
 			if r.form == nil {
 				if r.form, err = url.ParseQuery(string(r.content)); err != nil {
