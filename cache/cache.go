@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,13 +17,18 @@ type Options struct {
 	MemoryBytes int64
 
 	// PurgeFile is where purges are written down, so that they hold for what a
-	// disk keeps through a restart; empty: they end with the process.
+	// disk keeps through a restart; empty: in the directory of Disk, and
+	// without one they end with the process.
 	PurgeFile string
+
+	// Disk keeps stored responses through a restart; nil: memory alone does.
+	Disk *DiskOptions
 }
 
 // Cache keeps stored responses. All methods may be called at once.
 type Cache struct {
 	memory      *memory
+	tier        *tier // the disk below; nil without one
 	uncacheable uncacheable
 	purges      purges
 	census      census
@@ -36,27 +42,42 @@ type Cache struct {
 	purgeCount atomic.Uint64
 }
 
-// New makes an empty cache. Run must be started for objects to outlive the
-// resident window, a quarter of the memory. Close ends it.
+// New makes a cache, empty but for what its disk holds: that answers at once.
+// Run must be started for objects to outlive the resident window, a quarter of
+// the memory, and to reach the disk. Close ends it.
 func New(o Options) (*Cache, error) {
 	m, err := newMemory(o.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cache{memory: m}
-	if o.PurgeFile != "" {
-		if err := openPurgeFile(o.PurgeFile, &c.purges); err != nil {
+	if o.Disk != nil {
+		if c.tier, err = openTier(c, o.Disk); err != nil {
 			m.tail.Close()
 			return nil, err
+		}
+		if o.PurgeFile == "" {
+			o.PurgeFile = purgeFileIn(o.Disk.Path)
+		}
+	}
+	if o.PurgeFile != "" {
+		if err := openPurgeFile(o.PurgeFile, &c.purges); err != nil {
+			return nil, errors.Join(err, c.Close())
 		}
 	}
 	c.scratch.New = func() any { b := make([]byte, 0, 512); return &b }
 	return c, nil
 }
 
-// Run moves objects out of the resident window in time, until ctx is done,
-// whose error it returns. It is called once.
+// Run moves objects out of the resident window in time, and brings them to
+// disk, until ctx is done, whose error it returns once what is on its way to
+// disk is there. It is called once.
 func (c *Cache) Run(ctx context.Context) error {
+	if c.tier != nil {
+		var writing sync.WaitGroup
+		writing.Go(func() { c.tier.run(ctx) })
+		defer writing.Wait()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -71,7 +92,11 @@ func (c *Cache) Run(ctx context.Context) error {
 // nothing may be called any more.
 func (c *Cache) Close() error {
 	c.memory.tail.Close()
-	return c.purges.file.close()
+	err := c.purges.file.close()
+	if c.tier != nil {
+		err = errors.Join(err, c.tier.store.Close())
+	}
+	return err
 }
 
 // Outcome is what a look-up came to.
@@ -126,8 +151,9 @@ type Found struct {
 // advice (RFC 9111 section 5.2.1).
 const reloadFloor = time.Second
 
-// Lookup finds what the cache has for a request. It takes no lock, and on Hit
-// and Stale allocates nothing when the request's fields are a field.List or
+// Lookup finds what the cache has for a request. What is in memory it finds
+// without a lock; what is not it looks for on disk, if there is one. On a Hit or
+// Stale from memory it allocates nothing when the request's fields are a field.List or
 // have fasthttp's PeekAll.
 func (c *Cache) Lookup(r *Request, p *Policy, now time.Time) Found {
 	f := c.lookup(r, p, now)
@@ -160,10 +186,27 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 			f.consider(s, &w, r, p, now)
 		}
 	}
+	if c.tier != nil && f.Outcome == Miss && f.Stored == nil {
+		c.lookOnDisk(&f, &w, r, p, now)
+	}
 	if f.Outcome == Miss {
 		f.Uncacheable = c.uncacheable.has(c.memory.index.hash(r.Key), now)
 	}
 	return f
+}
+
+// lookOnDisk is the look-up of what is not in memory.
+func (c *Cache) lookOnDisk(f *Found, w *wishes, r *Request, p *Policy, now time.Time) {
+	s, vary, there := c.tier.find(r)
+	if !there {
+		return
+	}
+	if f.Vary == nil {
+		f.Vary = vary
+	}
+	if f.Reason = "vary-miss"; s != nil {
+		f.consider(s, w, r, p, now)
+	}
 }
 
 // consider decides what s is good for.
@@ -287,6 +330,9 @@ func (c *Cache) Put(s *Stored) bool {
 		return false
 	}
 	c.puts.Add(1)
+	if c.tier != nil {
+		c.tier.put(s)
+	}
 	if s.Verdict.fresh() {
 		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
 	}
@@ -300,7 +346,13 @@ func (c *Cache) MaxObjectBytes() int64 { return c.memory.largest() - entryBytes 
 // Invalidate takes out every stored response of the key, and reports whether
 // there was one. Look-ups that begin afterwards do not find it, nor what a
 // fetch brings that had begun before.
-func (c *Cache) Invalidate(key []byte) bool { return c.memory.remove(key) }
+func (c *Cache) Invalidate(key []byte) bool {
+	there := c.memory.remove(key)
+	if c.tier != nil && c.tier.store.Remove(key) {
+		there = true
+	}
+	return there
+}
 
 // MarkUncacheable remembers for d that what r asks for is not shareable. The
 // table has room for 65,536 keys; a full one forgets the soonest to expire.

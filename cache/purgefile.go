@@ -38,6 +38,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // openPurgeFile reads the rules at path, which need not be there, into p, and
 // has p write its rules there.
 func openPurgeFile(path string, p *purges) error {
+	if err := p.readFile(path); err != nil {
+		return err
+	}
+	p.file = &purgeFile{path: path}
+	return p.file.rewrite(p.floor, p.latest.Load(), p.rules)
+}
+
+// readFile reads the rules at path, which need not be there.
+func (p *purges) readFile(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading what was purged: %w", err)
@@ -45,8 +54,7 @@ func openPurgeFile(path string, p *purges) error {
 	if len(text) > 0 {
 		p.parse(text)
 	}
-	p.file = &purgeFile{path: path}
-	return p.file.rewrite(p.floor, p.latest.Load(), p.rules)
+	return nil
 }
 
 // parse takes in the rules of a file.

@@ -58,6 +58,8 @@ type Stats struct {
 	WindowBytes, TailBytes int64 // accounted; together never above MaxBytes
 	MaxBytes               int64
 	Objects                int64 // stored responses
+
+	Disk *DiskStats // nil without a disk
 }
 
 // Stats returns the counters. They are read one after the other, so sums may
@@ -73,6 +75,7 @@ func (c *Cache) Stats() Stats {
 		s.Uncacheable += cell.uncacheable.Load()
 		s.Bypasses += cell.bypasses.Load()
 	}
+	s.Disk = c.tier.stats()
 	m := c.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -34,6 +34,9 @@ type Stored struct {
 	seen   atomic.Uint64 // it has been held against the rules up to this generation
 	soft   atomic.Uint64 // generation of the soft purge that made it stale, or 0
 
+	content *content      // where the body lies, when it is too large for memory
+	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
+
 	prepared atomic.Pointer[prepared]
 
 	coded      atomic.Pointer[codedSet] // the same content in other codings
@@ -226,7 +229,7 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	merged := updated(old.Fields, res304, date)
 	v := Judge(r, p, old.Status, merged, requestTime, responseTime)
 	s := &Stored{
-		Status: old.Status, Fields: storable(merged, v.withheld, date), Body: old.Body, Verdict: v,
+		Status: old.Status, Fields: storable(merged, v.withheld, date), Body: old.Body, content: old.content, Verdict: v,
 		key: old.key, variant: old.variant, responseTime: responseTime, tags: old.tags,
 		generated: old.generated,
 	}
@@ -240,11 +243,18 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	s.index()
 	s.adopt(old)
 	if !v.Store {
-		c.memory.swap(old, nil)
+		held := c.memory.swap(old, nil)
+		if c.tier != nil {
+			c.tier.freshened(old, s, held)
+		}
 		return s, true
 	}
-	if c.memory.swap(old, s) && v.fresh() {
+	held := c.memory.swap(old, s)
+	if held && v.fresh() {
 		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
+	}
+	if c.tier != nil {
+		c.tier.freshened(old, s, held)
 	}
 	return s, true
 }

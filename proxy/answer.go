@@ -12,6 +12,12 @@ import (
 // that suits the client, a part, or that it has not changed.
 func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 	x.outcome = as
+	if s.Large() {
+		if !p.openLarge(x, s) {
+			return
+		}
+		defer x.closeLarge()
+	}
 	takes := x.takes(s)
 	send := s.Select(&takes)
 	best := takes.Best()
@@ -38,13 +44,17 @@ func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 		x.note = note{forwarded: "bypass", detail: "coding"}
 		p.forward(x, outcomeBypass)
 	case decode:
-		p.sendDecoded(x, s.Status, withAge(cache.CodedFields(s.Fields, cache.Identity), x), s.Coding(), contentOf(s).part(0, int64(len(s.Body))))
+		p.sendDecoded(x, s.Status, withAge(cache.CodedFields(s.Fields, cache.Identity), x), s.Coding(), x.contentOf(s).part(0, s.Length()))
 	default:
 		if send != s {
 			x.note.detail = to.String()
 			if x.method == "GET" {
 				x.saved = int64(len(s.Body) - len(send.Body))
 			}
+		}
+		if send.Large() {
+			x.out.stream(x, send.Status, withAge(send.Fields, x), send.Length(), x.contentOf(send).part(0, send.Length()))
+			return
 		}
 		x.out.stored(x, send)
 	}

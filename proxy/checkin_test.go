@@ -17,14 +17,14 @@ import (
 	"firstbell/attendance/timetable"
 )
 
-// disk is a journal that can be broken.
-type disk struct {
+// brokenDisk is a journal that can be broken.
+type brokenDisk struct {
 	broken  atomic.Bool
 	records atomic.Int64
 	slow    time.Duration
 }
 
-func (d *disk) Append(records [][]byte) (uint64, error) {
+func (d *brokenDisk) Append(records [][]byte) (uint64, error) {
 	time.Sleep(d.slow)
 	if d.broken.Load() {
 		return 0, errors.New("no space left on device")
@@ -56,7 +56,7 @@ func newRecorder(t testing.TB, log attendance.Appender) *attendance.Recorder {
 
 // checkInGate is a gate whose one check-in route writes to d; everything else
 // goes to an origin with room for nobody.
-func checkInGate(t *testing.T, d *disk) *gate {
+func checkInGate(t *testing.T, d *brokenDisk) *gate {
 	t.Helper()
 	rule := &CheckIn{
 		Student: Ref{Kind: RefJSON, Path: []string{"student_id"}},
@@ -106,7 +106,7 @@ func (g *gate) press(path, body string, fields ...string) (receipt, *answer) {
 
 func TestACheckInGetsItsReceipt(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g := checkInGate(t, &disk{})
+		g := checkInGate(t, &brokenDisk{})
 		time.Sleep(9*time.Hour + 5*time.Minute)
 		first, a := g.press("/check-in", `{"student_id":"s1","at":{"class":"c1"}}`, "Host: s01.school.example")
 		want := receipt{first.Receipt, "s1", "s01", "c1", "2000-01-01", "1", first.FirstArrival, "present", "disk", false}
@@ -126,7 +126,7 @@ func TestACheckInGetsItsReceipt(t *testing.T) {
 
 func TestAMalformedCheckInNamesItsField(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		d := &disk{}
+		d := &brokenDisk{}
 		g := checkInGate(t, d)
 		for _, c := range []struct {
 			name, method, body string
@@ -162,7 +162,7 @@ func TestAMalformedCheckInNamesItsField(t *testing.T) {
 
 func TestARefusedPressCountsFromItsFirstArrival(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		d := &disk{}
+		d := &brokenDisk{}
 		g := checkInGate(t, d)
 		time.Sleep(9*time.Hour + 9*time.Minute)
 		d.broken.Store(true)
@@ -184,7 +184,7 @@ func TestARefusedPressCountsFromItsFirstArrival(t *testing.T) {
 
 func TestACheckInWaitsBehindNoOrigin(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g := checkInGate(t, &disk{slow: 5 * time.Millisecond})
+		g := checkInGate(t, &brokenDisk{slow: 5 * time.Millisecond})
 		g.upstream.Limit.Resize(1, 1, time.Minute)
 		var lessons sync.WaitGroup
 		for range 2 {

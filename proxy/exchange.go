@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"firstbell/cache"
+	"firstbell/cache/disk"
 	"firstbell/proxy/field"
 )
 
@@ -35,6 +36,7 @@ type exchange struct {
 
 	request cache.Request // what the cache is asked; set by ask
 	relayed *relay        // informational responses on their way here, or nil
+	large   *disk.Record  // the body of the stored response that answers, while it is sent from disk
 
 	// Told to the access log and the counters.
 	status  int

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -46,6 +47,8 @@ type gate struct {
 	upstream *Upstream
 	ln       *fasthttputil.InmemoryListener
 	client   *http.Client
+	memory   int64              // of the cache; 0: 64 MiB
+	disk     *cache.DiskOptions // below it; nil: none
 
 	mu      sync.Mutex // guards fetches
 	fetches []string   // "METHOD target" of what reached the origin
@@ -73,7 +76,13 @@ func plain(up *Upstream) []*Route { return []*Route{{Hosts: []string{"*"}, Origi
 
 func newGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route) *gate {
 	t.Helper()
-	g := &gate{t: t, ln: fasthttputil.NewInmemoryListener()}
+	return (&gate{}).open(t, answer, routes)
+}
+
+// open starts g, whose memory and disk may be set before.
+func (g *gate) open(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route) *gate {
+	t.Helper()
+	g.t, g.ln = t, fasthttputil.NewInmemoryListener()
 	originLn := fasthttputil.NewInmemoryListener()
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
@@ -94,7 +103,7 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.cache, err = cache.New(cache.Options{MemoryBytes: 64 << 20}); err != nil {
+	if g.cache, err = cache.New(cache.Options{MemoryBytes: cmp.Or(g.memory, 64<<20), Disk: g.disk}); err != nil {
 		t.Fatal(err)
 	}
 	g.upstream = &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}

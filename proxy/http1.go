@@ -368,7 +368,13 @@ func (h *h1) stream(x *exchange, status int, fields field.List, length int64, bo
 // copy writes the head, with the first piece where that is there already, and
 // every other piece as it comes.
 func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body source) error {
-	if early, ok := body.(interface{ Ready() bool }); !ok || !early.Ready() {
+	if files, ok := body.(fileSource); ok && !chunked {
+		if done, err := h.copyFile(x, head, length, files); done {
+			return err
+		}
+		head = h.out1[:0]
+	}
+	if early, ok := body.(interface{ Ready() bool }); len(head) > 0 && (!ok || !early.Ready()) {
 		h.write(head, nil)
 		head = h.out1[:0]
 	}
@@ -405,6 +411,29 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 		}
 	}
 	return h.err
+}
+
+// copyFile writes the head and then sends from a file what lies in one. It
+// reports false when the rest has to be read and written.
+func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (done bool, err error) {
+	h.write(head, nil)
+	for h.err == nil && x.sent < length {
+		f, at, n, err := body.NextFile()
+		if err != nil {
+			return true, cutShort(err)
+		}
+		if f == nil {
+			return false, nil
+		}
+		sent, able, err := h.conn.sendFile(f, at, n)
+		x.sent += sent
+		h.err = err
+		if !able {
+			body.Again(n)
+			return false, nil
+		}
+	}
+	return true, h.err
 }
 
 var errTooLong = errors.New("content longer than its announced length")

@@ -26,9 +26,6 @@ func (c memoryContent) size() int64 { return int64(len(c)) }
 
 func (c memoryContent) part(from, to int64) source { return &pieceSource{piece: c[from:to]} }
 
-// contentOf is the body of a stored response.
-func contentOf(s *cache.Stored) content { return memoryContent(s.Body) }
-
 // span is a range of bytes; to is exclusive.
 type span struct{ from, to int64 }
 
@@ -75,7 +72,7 @@ func (p *Proxy) answerRange(x *exchange, s *cache.Stored, takes *cache.Accepts) 
 	if v == nil || !takes.Takes(v.Coding()) {
 		return false
 	}
-	body := contentOf(v)
+	body := x.contentOf(v)
 	set, verdict := readRanges(x.fields.Peek("Range"), body.size())
 	switch {
 	case verdict == rangeIgnored, len(set) > 1 && v.Coding() != cache.Identity:

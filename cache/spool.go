@@ -1,0 +1,76 @@
+package cache
+
+import (
+	"errors"
+
+	"firstbell/cache/disk"
+)
+
+// errNoDisk says why a large body is not kept.
+var errNoDisk = errors.New("spooling: there is no disk")
+
+// A Spool brings the body of a response to disk while it arrives, of whatever
+// size. Write and Keep belong to one goroutine; ReadAt may be called by many at
+// once that have retained it, to read what was written, also after Keep or
+// Discard. One of the two must be called.
+type Spool struct {
+	*disk.Writer
+	c *Cache
+	s *Stored
+}
+
+// Spool begins to bring to disk the body of s, which has none yet. Its Verdict
+// must allow that s is stored. Invalidating its key from here on keeps it from
+// being kept.
+func (c *Cache) Spool(s *Stored) (*Spool, error) {
+	if c.tier == nil || !s.Verdict.Store || s.Verdict.errorReply {
+		return nil, errNoDisk
+	}
+	w, err := c.tier.store.Begin(s.meta())
+	if err != nil {
+		return nil, err
+	}
+	return &Spool{Writer: w, c: c, s: s}, nil
+}
+
+// Keep stores the response, as Put does: when it returns true, Lookup finds it.
+func (sp *Spool) Keep() (*Stored, bool) {
+	c, s := sp.c, sp.s
+	if c.Gone(s) {
+		sp.Discard()
+		c.refused.Add(1)
+		return nil, false
+	}
+	length := sp.Size()
+	ref, err := sp.Commit()
+	if err != nil {
+		c.refused.Add(1)
+		return nil, false
+	}
+	c.puts.Add(1)
+	if e := c.memory.index.get(c.memory.index.hash(view(s.key))); e != nil && e.key == s.key {
+		for _, old := range e.variants {
+			if old.variant == s.variant {
+				c.memory.swap(old, nil)
+			}
+		}
+	}
+	if s.Verdict.fresh() {
+		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
+	}
+	kept := s.withContent(&content{store: c.tier.store, ref: ref, length: length})
+	return kept, true
+}
+
+// withContent is s with a body on disk.
+func (s *Stored) withContent(body *content) *Stored {
+	kept := &Stored{
+		Status: s.Status, Fields: s.Fields, Verdict: s.Verdict, content: body,
+		key: s.key, variant: s.variant, responseTime: s.responseTime, generated: s.generated,
+		tags: s.tags, born: s.born, change: s.change,
+	}
+	kept.seen.Store(s.born)
+	kept.onDisk.Store(body.ref.Seq)
+	kept.index()
+	return kept
+}
