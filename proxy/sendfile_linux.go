@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendFile sends n bytes of f, from at on, without reading them. ok is false
-// when the connection cannot, and then nothing was sent.
-func (c *conn) sendFile(f *os.File, at, n int64) (sent int64, ok bool, err error) {
-	tcp, ok := c.Conn.(*net.TCPConn)
+// sendFile sends n bytes of f, from at on, without reading them, and calls
+// extend before each piece. ok is false when the connection cannot, and then
+// nothing was sent.
+func sendFile(c net.Conn, extend func() error, f *os.File, at, n int64) (sent int64, ok bool, err error) {
+	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return 0, false, nil
 	}
@@ -26,7 +27,7 @@ func (c *conn) sendFile(f *os.File, at, n int64) (sent int64, ok bool, err error
 	}
 	err = from.Control(func(in uintptr) {
 		for sent < n && err == nil {
-			if err = c.extend(); err != nil {
+			if err = extend(); err != nil {
 				return
 			}
 			var one int64
