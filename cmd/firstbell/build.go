@@ -108,7 +108,7 @@ func tableOf(c *config.Config, origins map[string]*upstream) (*proxy.Table, erro
 			return nil, fmt.Errorf("arranging routes[%d]: %w", i, err)
 		}
 		if r.Cache != nil {
-			rt.Cache, rt.IgnoreQuery = policyOf(r.Cache), r.Cache.IgnoreQuery
+			rt.Cache, rt.IgnoreQuery, rt.Uncoded = policyOf(r.Cache), r.Cache.IgnoreQuery, !*r.Cache.Compress
 		}
 		routes = append(routes, rt)
 	}

@@ -222,6 +222,9 @@ func routeMeaning(r *config.Route) string {
 	if r.Cache.DefaultTTL > 0 {
 		s += fmt.Sprintf(", %s where they do not say", r.Cache.DefaultTTL)
 	}
+	if !*r.Cache.Compress {
+		s += ", not compressed here"
+	}
 	return s
 }
 

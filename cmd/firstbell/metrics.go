@@ -39,6 +39,10 @@ var (
 	mRequests    = counter("proxy_requests_total", "Requests answered, by what became of them.", "outcome")
 	mStatuses    = counter("proxy_responses_total", "Responses sent, by the class of their status.", "class")
 	mSent        = counter("proxy_sent_bytes_total", "Content sent to clients.")
+	mSaved       = counter("proxy_saved_bytes_total", "Content not sent because a smaller coding of it was made here.")
+	mCoded       = counter("proxy_codings_total", "Variants of stored responses made, by content coding.", "coding")
+	mCodingsLeft = counter("proxy_codings_left_total", "Variants of stored responses that saved too little, or could not be made.")
+	mCodingsDrop = counter("proxy_codings_dropped_total", "Wishes for variants that found the queue full; they are made later.")
 	mLatency     = prometheus.NewDesc("firstbell_proxy_request_duration_seconds", "From a request's head to the end of its answer.", nil, nil)
 	mFlights     = counter("proxy_flights_total", "Fetches that several clients could share.")
 	mFlightsNow  = gauge("proxy_flights", "Fetches under way that several clients can share.")
@@ -151,6 +155,12 @@ func collectProxy(ch chan<- prometheus.Metric, s *server) {
 	}
 	ch <- prometheus.MustNewConstHistogram(mLatency, count, p.LatencySum.Seconds(), buckets)
 	mSent.send(ch, float64(p.SentBytes))
+	mSaved.send(ch, float64(p.SavedBytes))
+	for coding, n := range p.Coded {
+		mCoded.send(ch, float64(n), coding)
+	}
+	mCodingsLeft.send(ch, float64(p.CodingsLeft))
+	mCodingsDrop.send(ch, float64(p.CodingsDropped))
 	mFlights.send(ch, float64(p.Flights))
 	mFlightsNow.send(ch, float64(p.FlightsNow))
 	mFlightsBad.send(ch, float64(p.FlightsBroken))

@@ -182,6 +182,7 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 <td>{{range .Servers}}{{.Address}}: {{if .Healthy}}<span class="good">well</span>{{else}}<span class="bad">ill</span>{{end}}, {{.Requests}} requests, {{.Failures}} failures<br>{{end}}</td></tr>{{end}}</table>
 <h2>Cache</h2><table>
 <tr><td>stored responses</td><td class="n">{{.Cache.Objects}}</td></tr>
+<tr><td>not sent, as it was compressed here</td><td class="n">{{.Codings.SavedBytes}} bytes</td></tr>
 <tr><td>memory</td><td class="n">{{.Cache.Bytes}} of {{.Cache.MaxBytes}} bytes</td></tr>
 <tr><td>evicted</td><td class="n">{{.Cache.Evictions}}</td></tr>
 {{with .Cache.LastPurge}}<tr><td>last purge</td><td>{{range .Purged}}{{.By}} {{.What}}: {{.Count}}<br>{{end}}{{if .Hard}}hard, {{end}}from {{.From}}{{with .By}}, {{.}}{{end}}, {{.At.Format "2006-01-02 15:04:05 MST"}}</td></tr>{{end}}</table>

@@ -18,6 +18,7 @@ type statusReport struct {
 	Config     configStatus     `json:"config"`
 	Requests   map[string]int64 `json:"requests"` // by outcome
 	SentBytes  int64            `json:"sent_bytes"`
+	Codings    codingStatus     `json:"codings"`
 	Flights    flightStatus     `json:"flights"`
 	Cache      cacheStatus      `json:"cache"`
 	Origins    []originStatus   `json:"origins"`
@@ -31,6 +32,14 @@ type configStatus struct {
 	Reloads    uint64    `json:"reloads"`
 	Failed     uint64    `json:"reloads_failed"`
 	LastReload *reloaded `json:"last_reload,omitempty"`
+}
+
+// codingStatus is about the variants of stored responses that are made here.
+type codingStatus struct {
+	Made       map[string]int64 `json:"made"` // by content coding
+	Left       int64            `json:"left"` // not worth it
+	Dropped    int64            `json:"dropped"`
+	SavedBytes int64            `json:"saved_bytes"`
 }
 
 type flightStatus struct {
@@ -154,6 +163,7 @@ func (s *server) report() *statusReport {
 			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
+		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
 		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed},
 		Origins: []originStatus{},
 	}

@@ -24,12 +24,22 @@ func (c *Config) defaults() {
 		}
 	}
 	for _, r := range c.Routes {
-		if r != nil && r.Path == "" {
-			r.Path = "/*"
+		if r != nil {
+			r.defaults()
 		}
 	}
 	if a := c.Attendance; a != nil && a.Journal != "" {
 		a.defaults()
+	}
+}
+
+func (r *Route) defaults() {
+	if r.Path == "" {
+		r.Path = "/*"
+	}
+	if r.Cache != nil && r.Cache.Compress == nil {
+		yes := true
+		r.Cache.Compress = &yes
 	}
 }
 

@@ -173,6 +173,7 @@ type Cache struct {
 	StaleIfError         time.Duration `yaml:"stale_if_error" eg:"24h" zero:"ok"`
 	MaxObject            Size          `yaml:"max_object" eg:"16MiB"`
 	IgnoreQuery          []string      `yaml:"ignore_query" eg:"[utm_source]"`
+	Compress             *bool         `yaml:"compress"` // gzip, zstd and brotli are made of what is stored; yes unless said
 }
 
 // CheckIn says where in a request the fields of a check-in stand: json: and a
