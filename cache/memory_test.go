@@ -56,6 +56,9 @@ func audit(t testing.TB, c *Cache) {
 			for node := (*m.index.shards[i].buckets.Load())[b].Load(); node != nil; node = node.next {
 				e := node.entry.Load()
 				n++
+				if got, want := e.size, sizeOf(e); got != want {
+					t.Errorf("%q is accounted with %d bytes, want %d", e.key, got, want)
+				}
 				objects += int64(len(e.variants))
 				if e.where.Load() == inTail {
 					tail += e.size
@@ -79,6 +82,20 @@ func audit(t testing.TB, c *Cache) {
 	if m.resident > m.residentMax || m.tailed > m.tail.MaxCost() {
 		t.Errorf("window %d of %d, tail %d of %d: over budget", m.resident, m.residentMax, m.tailed, m.tail.MaxCost())
 	}
+}
+
+// sizeOf is what an entry is to be accounted with: all that it leads to.
+func sizeOf(e *entry) int64 {
+	size := int64(entryBytes)
+	for _, s := range e.variants {
+		size += s.size
+		for c := range OtherCoding {
+			if v := s.In(c); v != nil && v != s {
+				size += v.size
+			}
+		}
+	}
+	return size
 }
 
 func TestMemoryTooSmallIsRefused(t *testing.T) {

@@ -76,11 +76,12 @@ func withAge(fields field.List, x *exchange) field.List {
 // answerNotModified tells the client that what it has, under the tag, is good
 // (RFC 9110 section 15.4.5).
 func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored, tag string) {
-	var kept field.List
+	kept := make(field.List, 0, 8)
 	for _, f := range s.Fields {
-		switch strings.ToLower(f.Name) {
-		case "cache-control", "content-location", "date", "expires", "vary", "last-modified":
-			kept = append(kept, f)
+		for _, name := range [...]string{"Date", "Vary", "Expires", "Cache-Control", "Last-Modified", "Content-Location"} {
+			if equalName(f.Name, name) {
+				kept = append(kept, f)
+			}
 		}
 	}
 	if tag != "" {

@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"firstbell/cache"
+	"firstbell/proxy/http1"
 )
 
 // textPage is a page that shrinks, of about size bytes.
@@ -558,4 +559,47 @@ func serveTCP(t testing.TB, answer http.HandlerFunc) (url string, p *Proxy) {
 	go p.Serve(ln)
 	t.Cleanup(func() { p.Shutdown(context.Background()) })
 	return "http://" + ln.Addr().String(), p
+}
+
+// keeper is a responder that keeps nothing but what it was last given.
+type keeper struct {
+	responder
+	stores *cache.Stored
+	note   []byte
+}
+
+func (k *keeper) stored(x *exchange, s *cache.Stored) {
+	k.stores = s
+	k.note = x.note.append(x.note.age(k.note[:0]))
+}
+
+func TestAHitAllocatesNothingInAnyCoding(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with -race, sync.Pool drops a part of what it is given on purpose")
+	}
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, givesLesson(textPage(20<<10), `ETag: "v1"`), cached(cache.Policy{}))
+		g.warmed("gzip", "zstd", "br")
+		for _, coding := range []string{"identity", "gzip", "zstd", "br"} {
+			var head http1.Head
+			if err := head.Parse([]byte("GET /l HTTP/1.1\r\nHost: school.example\r\nAccept-Encoding: " + coding + "\r\nIf-None-Match: \"v0\"\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			x, out := new(exchange), new(keeper)
+			once := func() {
+				x.reset()
+				x.method, x.scheme, x.fields, x.out, x.arrived = "GET", "http", &head, out, time.Now()
+				x.authority, x.host = head.Host, head.Host
+				x.target, _ = readTarget(head.Target)
+				g.proxy.serve(x)
+			}
+			once()
+			if out.stores == nil || out.stores.Coding().String() != coding {
+				t.Fatalf("%s: answered with %v", coding, out.stores)
+			}
+			if n := testing.AllocsPerRun(1000, once); n != 0 {
+				t.Errorf("a hit in %s: %v allocations, want 0", coding, n)
+			}
+		}
+	})
 }
