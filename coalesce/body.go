@@ -165,8 +165,7 @@ func (b *Body) pace() error {
 		if len(b.readers) == 0 {
 			return ErrAbandoned // nobody may join any more: the beginning goes
 		}
-		b.dropLocked()
-		if b.size-b.base <= b.limits.Window {
+		if slowest := b.dropLocked(); b.size-slowest <= b.limits.Window {
 			return nil
 		}
 		if !b.waitLocked() {
@@ -226,9 +225,10 @@ func (b *Body) holdsUpLocked() bool {
 
 func (b *Body) behindLocked(r *Reader) bool { return b.size-r.pos > b.limits.Window/2 }
 
-// dropLocked lets go of chunks that every reader has passed.
-func (b *Body) dropLocked() {
-	slowest := b.size
+// dropLocked lets go of chunks that every reader has passed and returns where
+// the slowest reader is: in the first chunk that is left.
+func (b *Body) dropLocked() (slowest int64) {
+	slowest = b.size
 	for r := range b.readers {
 		slowest = min(slowest, r.pos)
 	}
@@ -244,6 +244,7 @@ func (b *Body) dropLocked() {
 			}
 		}
 	}
+	return slowest
 }
 
 // detachLocked ends every reader that holds up the window.

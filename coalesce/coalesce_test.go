@@ -274,6 +274,21 @@ func TestASlowReaderHoldsUpOthersForItsPatienceOnly(t *testing.T) {
 	})
 }
 
+// TestAWindowSmallerThanAChunkHoldsUpNobody reads a body through a window which
+// is full before its only chunk can be let go.
+func TestAWindowSmallerThanAChunkHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBody(-1, Limits{Keep: 16 << 10, Window: 4 << 10, Patience: 5 * time.Second})
+		r := reader(t, b)
+		go b.Fill(&unevenReader{src: io.LimitReader(&endless{}, 1<<20)})
+		began := time.Now()
+		got, err := collect(r)
+		if len(got) != 1<<20 || err != nil || time.Since(began) > 0 {
+			t.Errorf("read %d bytes in %v, %v; want all of 1 MiB at once", len(got), time.Since(began), err)
+		}
+	})
+}
+
 func TestReadersThatAreAllSlowAreNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBody(-1, Limits{Keep: 1 << 20, Window: 1 << 20, Patience: 5 * time.Second})
