@@ -76,19 +76,19 @@ func (v *Verdict) fresh() bool { return !v.validate && v.Lifetime > v.Age }
 
 // MayAnswer reports whether the response may answer r too, which did not bring
 // it but asks for the same key and variant: a follower in a flight, or a later
-// look-up. A request with Authorization needs the permission of RFC 9111
-// section 3.5, one with Cookie a lifetime stated by the response itself, just
-// as if it had brought the response. What needs validation at every use answers
-// neither, as a 304 says that a page has not changed, not whose page it is. On
-// an anonymous route nobody is asked.
+// look-up. A request with Cookie or Authorization needs a lifetime above zero
+// stated by the response itself, just as if it had brought the response, one
+// with Authorization the permission of RFC 9111 section 3.5 besides. What needs
+// validation at every use answers neither, as a 304 says that a page has not
+// changed, not whose page it is. On an anonymous route nobody is asked.
 func (v *Verdict) MayAnswer(r *Request, p *Policy) bool {
 	switch {
-	case p.Anonymous:
+	case p.Anonymous, v.explicit && v.Lifetime > 0 && !v.validate && v.permitted:
 		return true
-	case r.Fields.Peek("Authorization") != nil && (!v.permitted || v.validate):
+	case r.Fields.Peek("Authorization") != nil:
 		return false
 	}
-	return v.explicit && !v.validate || r.Fields.Peek("Cookie") == nil
+	return v.explicit && v.Lifetime > 0 && !v.validate || r.Fields.Peek("Cookie") == nil
 }
 
 // asked is what Judge reads in the field section of a request.

@@ -287,7 +287,7 @@ func TestFollowersWithCredentialsGetOnlyWhatTheResponseItselfOpens(t *testing.T)
 		{"", true, false, false},
 		{"max-age=60", true, true, false},
 		{"max-age=60, public", true, true, true},
-		{"public", true, false, true},
+		{"public", true, false, false}, // default_ttl is not for those with credentials
 	} {
 		res := field.List{{Name: "Cache-Control", Value: test.control}, {Name: "ETag", Value: `"1"`}}
 		p := &Policy{DefaultTTL: time.Minute}

@@ -32,6 +32,13 @@ func (p *Proxy) serve(x *exchange) {
 		p.forward(x, outcomePass)
 		return
 	}
+	if x.body != nil && safe(x.method) {
+		// What it asks for is not said by its fields alone, and a flight would
+		// ask without it (RFC 9110 section 9.3.1).
+		x.note.forwarded, x.note.detail = "request", "content"
+		p.forward(x, outcomeBypass)
+		return
+	}
 	x.ask()
 	found := p.cache.Lookup(&x.request, rt.Cache, x.arrived)
 	x.note.found(&found)
