@@ -462,3 +462,31 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 var _ net.Conn = (*conn)(nil)
+
+// TestAGetWithContentIsNobodyElses asks with GET and content (RFC 9110 section
+// 9.3.1): the answer may depend on it, and it is not in the cache key.
+func TestAGetWithContentIsNobodyElses(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(50 * time.Millisecond)
+			content, _ := io.ReadAll(r.Body)
+			lesson(w, "found: "+string(content))
+		}, cached(cache.Policy{}))
+		for round := range 2 {
+			for i, a := range herd(10, func(i int) *answer {
+				if i == 0 {
+					return g.get("/search")
+				}
+				return g.do("GET", "/search", strings.NewReader(fmt.Sprint("class ", i)))
+			}) {
+				want := fmt.Sprint("found: class ", i)
+				if i == 0 {
+					want = "found: "
+				}
+				if a.body != want {
+					t.Errorf("round %d: asked for class %d, got %q (%s)", round, i, a.body, a.cacheStatus())
+				}
+			}
+		}
+	})
+}
