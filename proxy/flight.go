@@ -370,6 +370,11 @@ func (t *touchdown) handedOver() bool {
 	if res.Status == 304 && plan.old != nil {
 		return t.freshened()
 	}
+	if unasked(res.Status, plan.send.Fields) {
+		res.Body.Close()
+		p.failedFlight(t.f, plan, errUnasked)
+		return false
+	}
 	if serverError(res.Status) && p.standsIn(plan.old, t.responseTime) {
 		res.Body.Close()
 		t.f.Publish(p.failed(plan, res.Status, nil))

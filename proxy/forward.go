@@ -41,6 +41,12 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		p.originProblem(x, 0, err)
 		return
 	}
+	if safe(x.method) && unasked(res.Status, x.fields) {
+		res.Body.Close()
+		done()
+		p.originProblem(x, 0, errUnasked)
+		return
+	}
 	p.invalidate(x, res.Status, res.Fields)
 	if x.anonymous() {
 		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
@@ -48,6 +54,26 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	res.Fields = x.clientTag(res.Status, res.Fields)
 	p.answerOrigin(x, res, done, as)
 }
+
+// unasked reports a response of a part, or of nothing new, to a request with
+// these fields that asked for neither. It is worth nothing, and a part could be
+// taken for the whole.
+func unasked(status int, asked field.Fields) bool {
+	switch status {
+	case 206:
+		return asked.Peek("Range") == nil
+	case 304:
+		for name := range asked.All() {
+			if len(name) > 3 && bytes.EqualFold(name[:3], []byte("If-")) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+var errUnasked = errors.New("a part, or 304, in answer to a request for the whole")
 
 // answerOrigin streams a response to the client who asked for it. done, which
 // may be nil, is called when that is over.

@@ -490,3 +490,34 @@ func TestAGetWithContentIsNobodyElses(t *testing.T) {
 		}
 	})
 }
+
+// TestAPartThatNobodyAskedForIsNoAnswer lets the origin answer requests for the
+// whole with 206, or with 304.
+func TestAPartThatNobodyAskedForIsNoAnswer(t *testing.T) {
+	part := says("HTTP/1.1 206 Partial Content\r\nCache-Control: max-age=60\r\nContent-Range: bytes 0-3/10\r\nContent-Length: 4\r\n\r\npart")
+	same := says("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n")
+	for _, c := range []struct {
+		name   string
+		routes func(*Upstream) []*Route
+		answer func(net.Conn)
+		field  string
+		status int
+	}{
+		{"206 to all", cached(cache.Policy{}), part, "X-None: 1", 502},
+		{"206 to one", plain, part, "X-None: 1", 502},
+		{"206 to a condition", plain, part, `If-None-Match: "a"`, 502},
+		{"206 to a range", plain, part, "Range: bytes=0-3", 206},
+		{"304 to all", cached(cache.Policy{}), same, "X-None: 1", 502},
+		{"304 to all, whose starter has a condition", cached(cache.Policy{}), same, `If-None-Match: "a"`, 502},
+		{"304 to one", plain, same, "X-None: 1", 502},
+		{"304 to a range", plain, same, "Range: bytes=0-3", 502},
+		{"304 to a condition", plain, same, "If-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT", 304},
+	} {
+		inBubble(t, func(t *testing.T) {
+			g, _ := newRawGate(t, c.routes, c.answer, c.answer)
+			if a := g.get("/l", c.field); a.StatusCode != c.status {
+				t.Errorf("%s: got %d %q, want %d", c.name, a.StatusCode, a.body, c.status)
+			}
+		})
+	}
+}
