@@ -82,11 +82,14 @@ func (x *exchange) reset() {
 	x.scratch = [2][]byte{scratch[0][:0], scratch[1][:0]}
 }
 
-// askedFields are the fields that decide which stored response answers: the
-// client's, but with the Accept-Encoding that firstbell itself sends to the
-// origin, and on an anonymous route without what tells students apart.
+// askedFields are the fields that decide which stored response answers, as the
+// origin is sent them: the client's, but with the Accept-Encoding and the
+// forwarding fields that are firstbell's own, so that nobody is given what was
+// made for the address that they only claim, and on an anonymous route without
+// what tells students apart.
 type askedFields struct {
 	field.Fields
+	x         *exchange
 	coding    []byte // our own Accept-Encoding; empty: none
 	anonymous bool
 	one       [1][]byte // PeekAll's answer for what is overridden
@@ -128,6 +131,9 @@ func (a *askedFields) override(name string) (value []byte, mine bool) {
 		if strings.EqualFold(name, "Accept-Encoding") {
 			return a.coding, true
 		}
+	}
+	if ours([]byte(name)) {
+		return a.x.forwarding(name), true
 	}
 	return nil, a.anonymous && personal(name)
 }

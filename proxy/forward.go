@@ -142,33 +142,51 @@ func partial(name []byte) bool {
 func (x *exchange) endToEnd(from field.Fields, drop func(name []byte) bool) field.List {
 	options := from.Peek("Connection") != nil
 	l := make(field.List, 0, 24)
-	passed := via
 	for name, value := range from.All() {
 		if field.HopByHop(name) || ours(name) || drop(name) ||
 			options && field.ConnectionNames(from, name) {
 			continue
 		}
-		if field.EqualName(name, "Via") {
-			passed = string(value) + ", " + passed
-			continue
-		}
 		l = append(l, field.Field{Name: string(name), Value: string(value)})
 	}
-	host := string(x.authority)
-	return append(l,
-		field.Field{Name: "Via", Value: passed},
-		field.Field{Name: "Forwarded", Value: forwarded(x.remote, host, x.scheme)},
-		field.Field{Name: "X-Forwarded-For", Value: x.remote},
-		field.Field{Name: "X-Forwarded-Host", Value: host},
-		field.Field{Name: "X-Forwarded-Proto", Value: x.scheme},
-	)
+	for _, name := range forwardingNames {
+		l = append(l, field.Field{Name: name, Value: string(x.forwarding(name))})
+	}
+	return l
+}
+
+// forwardingNames are the fields that tell the origin who asks us.
+var forwardingNames = [...]string{"Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
+
+// forwarding is the value that the origin is sent of a field which is ours to
+// write; nil when it is sent none.
+func (x *exchange) forwarding(name string) []byte {
+	switch strings.ToLower(name) {
+	case "forwarded":
+		return []byte(forwarded(x.remote, string(x.authority), x.scheme))
+	case "x-forwarded-for":
+		return []byte(x.remote)
+	case "x-forwarded-host":
+		return x.authority
+	case "x-forwarded-proto":
+		return []byte(x.scheme)
+	case "via":
+		passed := via
+		for n, value := range x.fields.All() {
+			if field.EqualName(n, "Via") {
+				passed = string(value) + ", " + passed
+			}
+		}
+		return []byte(passed)
+	}
+	return nil
 }
 
 // ours reports the fields that are written anew, or are not for the origin.
 func ours(name []byte) bool {
 	switch len(name) {
-	case 4, 6, 9, 14: // the lengths of those below
-		for _, n := range [...]string{"Host", "Expect", "Forwarded", "X-Real-IP", "Content-Length"} {
+	case 3, 4, 6, 9, 14: // the lengths of those below
+		for _, n := range [...]string{"Via", "Host", "Expect", "Forwarded", "X-Real-IP", "Content-Length"} {
 			if field.EqualName(name, n) {
 				return true
 			}

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -115,6 +117,51 @@ func TestAnonymousRoutesKnowNobody(t *testing.T) {
 		}
 		if n := len(g.fetched()); n != 1 {
 			t.Errorf("fetches: got %d, want 1", n)
+		}
+	})
+}
+
+// TestNobodyIsGivenWhatWasMadeForAnAddressTheyClaim lets an origin answer by the
+// address that it is told of, and clients tell one of their own.
+func TestNobodyIsGivenWhatWasMadeForAnAddressTheyClaim(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Vary", "X-Forwarded-For, X-Forwarded-Proto, Forwarded, Via, X-Real-IP, Host")
+			lesson(w, "for "+r.Header.Get("X-Forwarded-For"))
+		}, cached(cache.Policy{}))
+		ask := func(address byte, claims string) string {
+			t.Helper()
+			c, err := g.ln.DialWithLocalAddr(&net.TCPAddr{IP: net.IPv4(10, 0, 0, address), Port: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			go fmt.Fprintf(c, "GET /l HTTP/1.1\r\nHost: school.example\r\n%sConnection: close\r\n\r\n", claims)
+			all, _ := io.ReadAll(c)
+			_, body, _ := strings.Cut(string(all), "\r\n\r\n")
+			return body
+		}
+		const claims = "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1;host=school.example;proto=http\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: school.example\r\n"
+		for _, step := range []struct {
+			address byte
+			claims  string
+			want    string
+			fetches int
+		}{
+			{1, "", "for 10.0.0.1", 1},
+			{1, "", "for 10.0.0.1", 1},
+			{2, claims, "for 10.0.0.2", 2},
+			{2, "X-Real-IP: 10.0.0.1\r\n", "for 10.0.0.2", 2},
+			{1, "X-Forwarded-For: 10.0.0.2\r\n", "for 10.0.0.1", 2},
+			{1, "Via: 1.0 fred\r\n", "for 10.0.0.1", 3},
+			{1, "Via: 1.0 fred\r\n", "for 10.0.0.1", 3},
+		} {
+			if got := ask(step.address, step.claims); got != step.want {
+				t.Errorf("10.0.0.%d, claiming %q: got %q, want %q", step.address, step.claims, got, step.want)
+			}
+			if n := len(g.fetched()); n != step.fetches {
+				t.Errorf("10.0.0.%d, claiming %q: %d fetches so far, want %d", step.address, step.claims, n, step.fetches)
+			}
 		}
 	})
 }

@@ -73,7 +73,7 @@ func (p *Proxy) miss(x *exchange, found *cache.Found) {
 
 // ask prepares what the cache wants to know of the request.
 func (x *exchange) ask() {
-	x.asked = askedFields{Fields: x.fields, coding: ourCoding, anonymous: x.route.Cache.Anonymous}
+	x.asked = askedFields{Fields: x.fields, x: x, coding: ourCoding, anonymous: x.route.Cache.Anonymous}
 	x.request = cache.Request{Method: x.method, Key: x.cacheKey(), Fields: &x.asked}
 }
 
