@@ -49,6 +49,7 @@ type gate struct {
 	client   *http.Client
 	memory   int64              // of the cache; 0: 64 MiB
 	disk     *cache.DiskOptions // below it; nil: none
+	window   int64              // of flights; 0 for the default
 
 	mu      sync.Mutex // guards fetches
 	fetches []string   // "METHOD target" of what reached the origin
@@ -107,7 +108,7 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 		t.Fatal(err)
 	}
 	g.upstream = &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}
-	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}}, NewTable(routes(g.upstream)))
+	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window}, NewTable(routes(g.upstream)))
 	served := make(chan error, 1)
 	go func() { served <- g.proxy.Serve(g.ln) }()
 	transport := &http.Transport{
