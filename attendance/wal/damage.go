@@ -24,6 +24,11 @@ const (
 	// Overlap: a segment holds numbers that another one also holds, as when a
 	// spare directory was away for a while. Both are read.
 	Overlap
+	// Unreadable: the file of a segment is there and cannot be opened, or not be
+	// read at all, as when its mode or the disk forbids it. The numbers From to To
+	// are missing as long as that is so. The file is never removed: it may be
+	// readable another day.
+	Unreadable
 )
 
 func (k DamageKind) String() string {
@@ -38,6 +43,8 @@ func (k DamageKind) String() string {
 		return "gone"
 	case Overlap:
 		return "overlap"
+	case Unreadable:
+		return "unreadable"
 	}
 	return fmt.Sprintf("DamageKind(%d)", int(k))
 }

@@ -18,6 +18,8 @@
 //     where the old one ends, the bytes behind stay in the file until it goes.
 //     Damage is copied into <segment>.<offset>.damaged, its numbers are named,
 //     and everything behind it is kept. No *.damaged file is ever removed here.
+//   - A segment that is there and cannot be opened (its mode, the disk) is
+//     unreadable: passed over, its numbers named, an alarm; it is never removed.
 //   - Append refuses with ErrFull before the disk is full: no segment is begun
 //     that would pass Max or leave less than Reserve.
 //   - A Reader takes no lock, writes nothing, and follows a log in use. However
@@ -102,6 +104,10 @@
 //	oldest segment emptied                                            15 lost, all named      gone (alarm)
 //	segment in use removed by hand                                    10 lost, not noticed    -
 //	oldest segment removed by hand                                    15 lost, not noticed    -
+//	full segment cannot be opened: permission                         15 lost, all named      unreadable (alarm)
+//	full segment cannot be opened: input/output error                 15 lost, all named      unreadable (alarm)
+//	oldest segment cannot be opened                                   15 lost, all named      unreadable (alarm)
+//	segment in use cannot be opened                                   10 lost, not named      unreadable (alarm)
 //	full segment copied to the spare directory as well                all found               -
 //	full segment moved to the spare directory                         all found               -
 //

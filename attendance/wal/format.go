@@ -77,8 +77,9 @@ const (
 	version     = 1
 	hostMax     = 255
 	suffix      = ".wal"
-	newSuffix   = ".new"     // being made: never holds a record
-	asideSuffix = ".damaged" // set aside: never removed by this package
+	newSuffix   = ".new"        // being made: never holds a record
+	asideSuffix = ".damaged"    // set aside: never removed by this package
+	shutSuffix  = ".unreadable" // likewise: nobody knows what is in it
 	lockName    = "lock"
 
 	kindLink   = 1

@@ -16,6 +16,7 @@ const (
 	TornTail    SegmentState = "torn"         // ends with a piece of an Append that was not acknowledged
 	UnknownTail SegmentState = "unknown tail" // an Append failed behind its end
 	IsDamaged   SegmentState = "damaged"      // acknowledged records may be missing
+	NotReadable SegmentState = "unreadable"   // the file is there and cannot be opened
 	Unused      SegmentState = "unused"       // made ahead
 )
 
@@ -101,7 +102,7 @@ func (r *Reader) info(s *segment) SegmentInfo {
 	}
 	switch {
 	case s.openErr != nil:
-		i.State = IsDamaged
+		i.State = NotReadable
 	case !s.started:
 		i.State = Unused
 	case s.openEnded() && !s.closed:
@@ -113,6 +114,8 @@ func (r *Reader) info(s *segment) SegmentInfo {
 		}
 		i.Damages = append(i.Damages, d)
 		switch {
+		case d.Kind == Unreadable || i.State == NotReadable:
+			i.State = NotReadable
 		case d.Alarm():
 			i.State = IsDamaged
 		case i.State == IsDamaged:

@@ -452,3 +452,33 @@ func TestNobodyWaitsForZeros(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatCannotBeOpenedIsNeverRemoved(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, fs *memFS, g *ledger, l *Log) {
+		for range 16 {
+			g.mustAppend(t, l, 5)
+		}
+		rep, err := InspectFS(fs, small.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shut := rep.Segments[0]
+		fs.mu.Lock()
+		fs.deny = map[string]error{shut.Path: syscall.EACCES}
+		fs.mu.Unlock()
+		if rep, err = InspectFS(fs, small.Dir); err != nil {
+			t.Fatal(err)
+		}
+		s := rep.Segments[0]
+		if s.State != NotReadable || len(rep.Missing) != 1 || rep.Missing[0] != (Range{shut.First, shut.Last}) {
+			t.Errorf("inspect: got %s, missing %v, want it unreadable and %d to %d missing", s.State, rep.Missing, shut.First, shut.Last)
+		}
+		g.removeBefore(l, l.Next())
+		if fs.seen[shut.Path] != nil || fs.seen[shut.Path+shutSuffix] == nil {
+			t.Errorf("%s: want it renamed to %s%s", shut.Path, shut.Path, shutSuffix)
+		}
+		if rep, err = InspectFS(fs, small.Dir); err != nil || len(rep.SetAside) != 1 {
+			t.Errorf("inspect: got %v set aside (%v), want it named", rep.SetAside, err)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 )
@@ -96,6 +97,18 @@ var harms = []harm{
 	{"oldest segment emptied", false, func(w *ward) { w.truncate(0, 0) }},
 	{"segment in use removed by hand", false, func(w *ward) { delete(w.fs.seen, w.paths[2]) }},
 	{"oldest segment removed by hand", false, func(w *ward) { delete(w.fs.seen, w.paths[0]) }},
+	{"full segment cannot be opened: permission", false, func(w *ward) {
+		w.fs.deny = map[string]error{w.paths[1]: syscall.EACCES}
+	}},
+	{"full segment cannot be opened: input/output error", true, func(w *ward) {
+		w.fs.deny = map[string]error{w.paths[1]: syscall.EIO}
+	}},
+	{"oldest segment cannot be opened", false, func(w *ward) {
+		w.fs.deny = map[string]error{w.paths[0]: syscall.EACCES}
+	}},
+	{"segment in use cannot be opened", false, func(w *ward) {
+		w.fs.deny = map[string]error{w.paths[2]: syscall.EACCES}
+	}},
 	{"full segment copied to the spare directory as well", false, func(w *ward) {
 		w.fs.dirs[small.Spare] = true
 		w.fs.seen[strings.Replace(w.paths[1], small.Dir, small.Spare, 1)] = &memNode{seen: bytes.Clone(w.bytes(1))}
@@ -224,6 +237,8 @@ func (o outcome) row(what string) string {
 		switch {
 		case slices.Equal(o.lost, o.missing):
 			said += ", all named"
+		case len(o.missing) == 0 && o.alarm:
+			said += ", not named"
 		case len(o.missing) == 0:
 			said += ", not noticed"
 		default:

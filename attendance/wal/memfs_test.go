@@ -32,6 +32,7 @@ type memFS struct {
 	fault func(op, path string) (kept bool, err error)
 	slow  time.Duration // each sync takes this long
 	bad   map[string]span
+	deny  map[string]error // why a file cannot be opened
 }
 
 type span struct{ from, to int64 }
@@ -116,6 +117,9 @@ func (m *memFS) Open(path string, write bool) (File, error) {
 	n := m.seen[path]
 	if n == nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if err := m.deny[path]; err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return &memFile{m, n, path}, nil
 }

@@ -140,7 +140,7 @@ func (l *Log) adopt(c *chain, seen uint64, blind bool) {
 		if s.end != nil {
 			next = max(next, s.end.last+1)
 		}
-		if s.openErr != nil {
+		if s.openErr != nil && s.openEnded() {
 			blind = true
 		}
 		if s.started && s.openEnded() && !s.closed {

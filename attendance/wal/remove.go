@@ -7,8 +7,8 @@ import (
 // RemoveBefore removes the segments that hold only records with numbers below
 // seq, oldest first; never the one in use, and nothing while no segment is in
 // use. Each is read once more before it goes: one with damage is renamed to
-// <name>.damaged instead, which this package never removes. After an error the
-// rest is still there.
+// <name>.damaged instead, one that cannot be opened to <name>.unreadable; this
+// package never removes either. After an error the rest is still there.
 func (l *Log) RemoveBefore(seq uint64) error {
 	l.making <- struct{}{}
 	defer func() { <-l.making }()
@@ -48,22 +48,31 @@ func (l *Log) oldest(seq uint64) *segment {
 }
 
 func (l *Log) remove(s *segment) error {
-	if s.damaged || s.unreadable > 0 || s.openErr != nil || s.headerErr != nil || !l.intact(s) {
-		if err := l.fs.Rename(s.path, s.path+asideSuffix); err != nil {
-			return err
-		}
-	} else if err := l.fs.Remove(s.path); err != nil {
+	intact, err := l.intact(s)
+	aside := ""
+	switch {
+	case err != nil:
+		aside = shutSuffix
+	case !intact || s.damaged || s.unreadable > 0 || s.headerErr != nil:
+		aside = asideSuffix
+	}
+	if aside != "" {
+		err = l.fs.Rename(s.path, s.path+aside)
+	} else {
+		err = l.fs.Remove(s.path)
+	}
+	if err != nil {
 		return err
 	}
 	// One by one, so that a power cut never leaves a hole in the order.
 	return l.fs.SyncDir(s.dir())
 }
 
-// intact reads a segment through.
-func (l *Log) intact(s *segment) bool {
+// intact reads a segment through. The error says why it cannot be opened.
+func (l *Log) intact(s *segment) (bool, error) {
 	f, err := l.fs.Open(s.path, false)
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer f.Close()
 	sc := newScan(f, s.id)
@@ -74,10 +83,10 @@ func (l *Log) intact(s *segment) bool {
 	for {
 		fr, g := sc.next()
 		if g != nil {
-			return false
+			return false, nil
 		}
 		if fr == nil {
-			return true
+			return true, nil
 		}
 	}
 }

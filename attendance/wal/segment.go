@@ -136,7 +136,7 @@ func (c *chain) list() (map[string]bool, error) {
 			continue
 		}
 		for _, name := range names {
-			if strings.HasSuffix(name, asideSuffix) {
+			if strings.HasSuffix(name, asideSuffix) || strings.HasSuffix(name, shutSuffix) {
 				c.aside = append(c.aside, filepath.Join(dir, name))
 			}
 			if strings.HasSuffix(name, suffix) {

@@ -161,9 +161,7 @@ func (w *walk) enter() bool {
 			return false
 		}
 		if err != nil {
-			w.report(Damage{Kind: Gone, Segment: s.path, Detail: err.Error()})
-			s.damaged = true
-			w.after = s
+			w.unreadable(s, err)
 			continue
 		}
 		w.cur, w.file, w.scan = s, f, newScan(f, s.id)
@@ -172,6 +170,19 @@ func (w *walk) enter() bool {
 		return true
 	}
 	return false
+}
+
+// unreadable passes over a segment that is there and cannot be opened. What it
+// holds is known from the links around it.
+func (w *walk) unreadable(s *segment, err error) {
+	d := Damage{Kind: Unreadable, Segment: s.path, Detail: err.Error()}
+	if s.end != nil && s.end.last > w.seen {
+		d.From, d.To = w.firstMissing(s.number, s.end.last), s.end.last
+		w.seen, w.known = s.end.last, true
+	}
+	w.report(d)
+	s.damaged = true
+	w.after = s
 }
 
 func (w *walk) isCopy(s *segment, used []*segment) bool {

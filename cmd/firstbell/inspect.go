@@ -17,7 +17,7 @@ import (
 	"firstbell/cmd/firstbell/config"
 )
 
-const inspectUsage = `inspect -config FILE, or inspect DIR [SPARE]
+const inspectUsage = `inspect -config FILE, or inspect DIR [SPARE], or inspect -frames SEGMENT
 
 Shows the journal in DIR: its segments, how many records each holds, damage and
 missing numbers, and what sinks have parked. It takes no lock and writes nothing,
@@ -28,9 +28,16 @@ func runInspect(_ context.Context, args []string, stdout, stderr io.Writer) erro
 	file := f.String("config", "", "`FILE` that serve runs with")
 	records := f.Bool("records", false, "list the records, decoded")
 	from := f.Uint64("from", 0, "with -records: begin with record `N`")
-	asJSON := f.Bool("json", false, "write JSON: the report, or with -records a line each")
+	frames := f.String("frames", "", "show what lies in one `SEGMENT` file, frame by frame, also behind its end and where it is damaged")
+	asJSON := f.Bool("json", false, "write JSON: the report, or with -records or -frames a line each")
 	if err := f.Parse(args); err != nil {
 		return parseFlags(f, args)
+	}
+	if *frames != "" {
+		if *file != "" || f.NArg() > 0 || *records {
+			return usageError("firstbell inspect: -frames SEGMENT stands alone: it shows one file, whatever others say")
+		}
+		return dumpFrames(stdout, *frames, *asJSON)
 	}
 	dirs, err := journalDirs(*file, f.Args(), stderr)
 	if err != nil {
@@ -216,9 +223,52 @@ func dumpRecords(w io.Writer, dirs []string, from uint64, asJSON bool) error {
 	return nil
 }
 
+// frameJSON is one frame for scripts.
+type frameJSON struct {
+	Offset int64      `json:"offset"`
+	Bytes  int64      `json:"bytes"`
+	Kind   string     `json:"kind"` // link, record, end, or "no frame"
+	Seq    uint64     `json:"seq,omitempty"`
+	Place  uint32     `json:"place"`
+	Data   []byte     `json:"data,omitempty"` // base64
+	Event  *eventJSON `json:"event,omitempty"`
+}
+
+// dumpFrames shows one segment file front to back.
+func dumpFrames(w io.Writer, segment string, asJSON bool) error {
+	for fr, err := range wal.Dump(segment) {
+		if err != nil {
+			return fmt.Errorf("inspecting: %w", err)
+		}
+		if _, err := fmt.Fprintln(w, frameLine(&fr, asJSON)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func frameLine(fr *wal.Frame, asJSON bool) string {
+	out := frameJSON{Offset: fr.Offset, Bytes: fr.Bytes, Kind: fr.Kind, Seq: fr.Seq, Place: fr.Place, Data: fr.Data}
+	text := fmt.Sprintf("%d\t%d bytes\t%s", fr.Offset, fr.Bytes, fr.Kind)
+	if fr.Kind == "record" {
+		e, err := attendance.DecodeEvent(fr.Data)
+		e.Seq = fr.Seq
+		event := eventLine(&e, err)
+		out.Event = &event
+		text += fmt.Sprintf("\tplace %d\t%s\n\t%x", fr.Place, eventText(&e, err, len(fr.Data)), fr.Data)
+	} else if fr.Seq != 0 {
+		text += fmt.Sprintf("\tnumber %d", fr.Seq)
+	}
+	if asJSON {
+		return string(jsonLine(out))
+	}
+	return text
+}
+
 var kindNames = map[attendance.Kind]string{
 	attendance.KindArrival: "arrival", attendance.KindPresses: "presses", attendance.KindVerifiedArrival: "verified-arrival",
 	attendance.KindCollected: "collected", attendance.KindRepeats: "repeats",
+	attendance.KindCorrection: "correction", attendance.KindDigest: "digest", attendance.KindSeal: "seal",
 }
 
 func kindName(k attendance.Kind) string {
@@ -240,6 +290,14 @@ func eventText(e *attendance.Event, err error, bytes int) string {
 		return fmt.Sprintf("%d\trepeats\t%s\t%s\t%d, %d with another body", e.Seq, e.ID, e.Date, e.Repeats, e.Differing)
 	case e.Kind == attendance.KindPresses:
 		return fmt.Sprintf("%d\tpresses\t%s\t%s\t%d", e.Seq, e.ID, e.Date, e.Presses)
+	case e.Kind == attendance.KindSeal:
+		return fmt.Sprintf("%d\tseal\tof %d records\tkey=%s root=%x", e.Seq, e.Seal.Leaves, e.Seal.Key, e.Seal.Root)
+	case e.Kind == attendance.KindDigest:
+		return fmt.Sprintf("%d\tdigest\t%s\tbefore %d: %s", e.Seq, e.Date, e.Digest.Before, e.Digest.Sum)
+	case e.Kind == attendance.KindCorrection:
+		c := e.Correction
+		return fmt.Sprintf("%d\tcorrection\t%s\t%s\tschool=%q student=%q period %q -> %q, %s -> %s, by %q: %q", e.Seq, e.ID, e.Date,
+			e.School, e.Student, c.OldPeriod, e.Period, c.OldStatus, e.Status, c.Author, c.Reason)
 	case e.Kind == attendance.KindArrival || e.Kind == attendance.KindVerifiedArrival:
 		return fmt.Sprintf("%d\t%s\t%s\t%s\tschool=%q period=%q student=%q class=%q\t%s\t%s", e.Seq, kindName(e.Kind), e.ID, e.Date,
 			e.School, e.Period, e.Student, e.Class, e.FirstArrival.Format("15:04:05.000Z07:00"), e.Status)
@@ -271,6 +329,22 @@ type eventJSON struct {
 	Bytes        int    `json:"bytes,omitempty"`
 	Repeats      uint32 `json:"repeats,omitempty"`
 	Differing    uint32 `json:"differing,omitempty"`
+
+	// Of corrections.
+	Of        uint64 `json:"of,omitempty"`
+	OldPeriod string `json:"old_period,omitempty"`
+	OldStatus string `json:"old_status,omitempty"`
+	Author    string `json:"author,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+
+	// Of digests of a day.
+	Before uint64 `json:"before,omitempty"`
+	Rows   uint64 `json:"rows,omitempty"`
+	Digest string `json:"digest,omitempty"`
+
+	// Of seals.
+	Leaves uint32 `json:"leaves,omitempty"`
+	Root   string `json:"root,omitempty"`
 }
 
 func eventLine(e *attendance.Event, err error) eventJSON {
@@ -281,6 +355,18 @@ func eventLine(e *attendance.Event, err error) eventJSON {
 	}
 	if _, known := kindNames[e.Kind]; !known {
 		return out
+	}
+	switch {
+	case e.Seal != nil:
+		out.Leaves, out.Key, out.Root = e.Seal.Leaves, e.Seal.Key.String(), fmt.Sprintf("%x", e.Seal.Root)
+		return out
+	case e.Digest != nil:
+		out.Date, out.RawArrival = e.Date.String(), e.RawArrival.Format(time.RFC3339Nano)
+		out.Before, out.Rows, out.Digest = e.Digest.Before, e.Digest.Sum.Rows, fmt.Sprintf("%x", e.Digest.Sum.Digest)
+		return out
+	case e.Correction != nil:
+		c := e.Correction
+		out.Of, out.OldPeriod, out.OldStatus, out.Author, out.Reason = c.Of, c.OldPeriod, string(c.OldStatus), c.Author, c.Reason
 	}
 	out.Receipt, out.Date, out.Presses = e.ID.String(), e.Date.String(), e.Presses
 	out.RawArrival = e.RawArrival.Format(time.RFC3339Nano)
