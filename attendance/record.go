@@ -61,3 +61,25 @@ func (r *Recorder) joinEvents(events []Event) (seat, error) {
 	}
 	return seat{batch: b, wake: b.seat()}, nil
 }
+
+// Knows reports whether the receipt is on the roll and on disk: one of today's.
+func (r *Recorder) Knows(id ReceiptID) bool {
+	for _, d := range r.roll.all() {
+		s := d.shard(&id)
+		s.mu.Lock()
+		e, ok := s.entries[id]
+		s.mu.Unlock()
+		if ok && r.durable(&e) {
+			return true
+		}
+	}
+	return false
+}
+
+// SchoolOf returns the id of the school that a host stands for.
+func (r *Recorder) SchoolOf(host string) string { return r.schools.Load().Find(host).ID }
+
+// IsOf reports without decoding whether a record is about the receipt.
+func IsOf(data []byte, id ReceiptID) bool {
+	return len(data) >= eventHeadBytes && string(data[8:24]) == string(id[:])
+}

@@ -106,6 +106,14 @@ func (f *Fold) addPresses(id ReceiptID, n uint32) {
 	f.presses[id] = max(f.presses[id], n)
 }
 
+// Row returns the row of a receipt.
+func (f *Fold) Row(id ReceiptID) (row Row, ok bool) {
+	if r, ok := f.rows[id]; ok {
+		return *r, true
+	}
+	return Row{}, false
+}
+
 // Len returns the number of rows.
 func (f *Fold) Len() int { return len(f.rows) }
 

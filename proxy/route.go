@@ -21,7 +21,7 @@ type Upstream struct {
 }
 
 // Route says what happens to the requests it takes. Exactly one of Origin,
-// CheckIn and Collect is set. A Route is not changed once it is in a Table.
+// CheckIn, Collect and Local is set. A Route is not changed once it is in a Table.
 type Route struct {
 	Hosts   []string // exact, "*.name" for exactly one label more, or "*"
 	Methods []string // empty: all
@@ -33,6 +33,7 @@ type Route struct {
 	Uncoded     bool          // responses are not coded here
 	CheckIn     *CheckIn
 	Collect     *Collect
+	Local       Local // answers from what firstbell holds itself
 
 	// Total bounds a whole exchange with the origin, its body included;
 	// 0: only the idle limits of the phases hold.

@@ -28,6 +28,10 @@ func (p *Proxy) serve(x *exchange) {
 		p.collect(x, rt.Collect)
 		return
 	}
+	if rt.Local != nil {
+		p.answerLocal(x, rt.Local)
+		return
+	}
 	if rt.Cache == nil {
 		p.forward(x, outcomePass)
 		return

@@ -32,13 +32,14 @@ const (
 	outcomeCollected
 	outcomeCollectRefused
 	outcomeCollectInvalid
+	outcomeLocal
 	outcomes
 )
 
 var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
-	"collected", "collect-refused", "collect-invalid",
+	"collected", "collect-refused", "collect-invalid", "local",
 }
 
 // String returns the outcome as logs and metrics spell it.

@@ -6,6 +6,7 @@ import (
 
 	"firstbell/attendance"
 	"firstbell/attendance/roster"
+	"firstbell/attendance/timetable"
 )
 
 // inClass is one student's check-in for one class, where the class is in the key.
@@ -23,6 +24,9 @@ func whoCame(rows []attendance.Row) came {
 	c := came{students: map[string]bool{}, anyClass: map[string]bool{}, inClass: map[inClass]bool{}, held: map[string]bool{}}
 	for i := range rows {
 		row := &rows[i]
+		if row.Status == timetable.Outside {
+			continue // a correction put it outside: the timetable was wrong
+		}
 		c.students[row.Student] = true
 		if !row.ClassIsKey {
 			c.anyClass[row.Student] = true

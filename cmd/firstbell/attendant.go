@@ -28,6 +28,10 @@ type attendant struct {
 	readers   []*wal.Reader // one for each delivery
 	begins    atomic.Uint64 // the journal has nothing before this position
 	recorder  *attendance.Recorder
+	keys      *attendance.Keys
+	rotate    time.Duration // 0: never
+	desk      *receiptDesk
+	room      roomWatch
 	toStore   *attendance.Delivery
 	sinks     []*sinkDelivery
 
@@ -58,7 +62,7 @@ func (s *sinkDelivery) takes() string {
 // presses need. After an error nothing is left open.
 func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a *attendant, err error) {
 	conf := c.Attendance
-	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention, place: store.Shown(conf.Store)}
+	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention, place: store.Shown(conf.Store), rotate: *conf.Signing.Rotate}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -72,12 +76,16 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a 
 	if a.store, err = store.Open(ctx, storeOptions(conf)); err != nil {
 		return a, err
 	}
-	if a.journal, err = wal.Open(wal.Options{Dir: conf.Journal, Spare: conf.JournalSpare, After: a.store.Known()}); err != nil {
+	if a.journal, err = wal.Open(journalOptions(conf, a.store.Known())); err != nil {
 		return a, err
 	}
 	for _, d := range a.journal.Damage() {
 		logDamage(log, d)
 	}
+	if a.keys, err = attendance.OpenKeys(conf.Signing.Keys); err != nil {
+		return a, err
+	}
+	a.desk = newReceiptDesk(a)
 	if err = a.openRecorder(conf, schools); err != nil {
 		return a, err
 	}
@@ -107,13 +115,18 @@ func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Sc
 	if err != nil {
 		return err
 	}
+	key, _ := a.keys.Current()
 	a.recorder, err = attendance.New(attendance.Config{
 		Log:     a.journal,
 		Journal: attendance.ReadJournal(past),
 		Secret:  secret,
 		Schools: schools,
+		Key:     key,
 		Grace:   conf.Grace,
 		OnAppend: func(next uint64) {
+			if a.toStore == nil {
+				return // a command has the journal, the next start delivers
+			}
 			a.toStore.Notify(next)
 			for _, s := range a.sinks {
 				s.delivery.Notify(next)
@@ -184,6 +197,7 @@ func (a *attendant) start(s *server) {
 	}
 	s.background("the retention of the journal", a.retain)
 	s.background("the watch over attendance", a.watch)
+	s.background("the keeping of keys and digests", a.keepBooks)
 }
 
 // finish takes no more check-ins; those that joined a batch are still written
@@ -328,7 +342,7 @@ func (a *attendant) watch(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	damages := len(a.journal.Damage())
-	journal, failing := wal.Opened, map[string]string{}
+	journal, failing, share := wal.Opened, map[string]string{}, 0.0
 	for {
 		select {
 		case <-ctx.Done():
@@ -343,6 +357,7 @@ func (a *attendant) watch(ctx context.Context) error {
 				a.log.Error("the journal takes no check-ins", "state", h.State.String(), "why", h.Why)
 			}
 		}
+		share = a.watchRoom(&h, share)
 		all := a.journal.Damage()
 		for _, d := range all[min(damages, len(all)):] {
 			logDamage(a.log, d)

@@ -86,8 +86,9 @@ func originConfig(name string, o *config.Origin) origin.Config {
 	return c
 }
 
-// tableOf is the routes of c over the given origins.
-func tableOf(c *config.Config, origins map[string]*upstream) (*proxy.Table, error) {
+// tableOf is the routes of c over the given origins. takes hands out receipts;
+// nil without attendance.
+func tableOf(c *config.Config, origins map[string]*upstream, takes *attendant) (*proxy.Table, error) {
 	var routes []*proxy.Route
 	for i, r := range c.Routes {
 		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total}
@@ -111,6 +112,9 @@ func tableOf(c *config.Config, origins map[string]*upstream) (*proxy.Table, erro
 			rt.Cache, rt.IgnoreQuery, rt.Uncoded = policyOf(r.Cache), r.Cache.IgnoreQuery, !*r.Cache.Compress
 		}
 		routes = append(routes, rt)
+		if rt.CheckIn != nil && takes != nil {
+			routes = append(routes, takes.localRoutes(rt)...)
+		}
 	}
 	return proxy.NewTable(routes), nil
 }

@@ -38,6 +38,8 @@ func commands() []command {
 		{"check", "read the file, show every problem, start nothing", runCheck},
 		{"demo", "play a school morning on this machine", runDemo},
 		{"export", "write the register of a day as csv, xlsx or jsonl", runExport},
+		{"attendance", "judge a day again, show or rotate the signing keys", runAttendance},
+		{"verify", "check receipts offline, with public keys alone", runVerify},
 		{"inspect", "show the journal: segments, records, damage", runInspect},
 		{"status", "show how a running firstbell does", runStatus},
 		{"reload", "have a running firstbell read its file again", runReload},
@@ -166,7 +168,7 @@ usage: firstbell COMMAND [flags]
 func usage(w io.Writer) {
 	fmt.Fprint(w, usageText)
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `
 The smallest useful file:

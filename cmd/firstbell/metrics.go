@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"firstbell/cmd/firstbell/config"
@@ -84,6 +86,8 @@ var (
 	mDamage       = gauge("wal_damages", "Stretches of the journal where acknowledged records may be missing.")
 	mJournalBytes = gauge("wal_bytes", "What all segments take on disk.")
 	mJournalFree  = gauge("wal_free_bytes", "What the journal's file system has left.")
+	mRoom         = gauge("wal_room_share", "Share of the room in use that disk.max and disk.reserve leave to the journal.")
+	mRoomLeft     = gauge("wal_room_left_seconds", "Until the journal's room is used up at the present rate; 0 when it does not grow.")
 	mSync         = counter("wal_sync_seconds_total", "Time spent in syncs.")
 	mAppends      = counter("wal_appends_total", "Appends acknowledged.")
 	mAppendErrors = counter("wal_append_failures_total", "Appends that reached the disk and failed.")
@@ -227,6 +231,12 @@ func collectAttendance(ch chan<- prometheus.Metric, a *attendant) {
 		}
 	}
 	mJournalOpen.send(ch, truth(h.Why == nil))
+	room := a.room.see(&h, time.Now())
+	if room.warning() != "" {
+		h.Amber = append(h.Amber, room.warning())
+	}
+	mRoom.send(ch, room.Share)
+	mRoomLeft.send(ch, room.Left.Seconds())
 	mJournalAmber.send(ch, float64(len(h.Amber)))
 	mDamage.send(ch, float64(alarms))
 	mJournalBytes.send(ch, float64(h.Bytes))

@@ -81,7 +81,7 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
-	table, err := tableOf(c, origins)
+	table, err := tableOf(c, origins, s.takes)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"firstbell/cmd/firstbell/config"
@@ -134,6 +136,13 @@ func runReload(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return nil
 }
 
+// errNobodyThere says that nothing listens where the file says.
+var errNobodyThere = errors.New("does firstbell serve run?")
+
+// askMax is how long an answer may take: a day of a million check-ins is judged
+// again in one.
+const askMax = 10 * time.Minute
+
 // askOps asks the ops listener that the file names.
 func askOps(ctx context.Context, name, file string, stderr io.Writer, method, path string, body io.Reader) (text []byte, status int, err error) {
 	if file == "" {
@@ -147,7 +156,7 @@ func askOps(ctx context.Context, name, file string, stderr io.Writer, method, pa
 	if listen == "" {
 		return nil, 0, fmt.Errorf("%s has no ops listener; add listen: {ops: \"127.0.0.1:9900\"}", file)
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(listen)+path, body)
 	if err != nil {
@@ -158,7 +167,10 @@ func askOps(ctx context.Context, name, file string, stderr io.Writer, method, pa
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, 0, fmt.Errorf("asking %s, does firstbell serve run? %w", listen, err)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			err = fmt.Errorf("%w %w", errNobodyThere, err)
+		}
+		return nil, 0, fmt.Errorf("asking %s: %w", listen, err)
 	}
 	defer res.Body.Close()
 	text, err = io.ReadAll(io.LimitReader(res.Body, 16<<20))

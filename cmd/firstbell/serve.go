@@ -145,7 +145,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	if err != nil {
 		return s, fmt.Errorf("making the origins: %w", err)
 	}
-	table, err := tableOf(c, origins)
+	table, err := tableOf(c, origins, s.takes)
 	if err != nil {
 		return s, err
 	}

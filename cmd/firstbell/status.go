@@ -102,8 +102,13 @@ type journalStatus struct {
 	Next     uint64    `json:"next"`
 	Segment  string    `json:"segment"`
 	Bytes    int64     `json:"bytes"`
-	Free     int64     `json:"free"` // on the file system; -1: not known
+	Free     int64     `json:"free"`                 // on the file system; -1: not known
+	Capacity int64     `json:"capacity"`             // bytes that disk.max and disk.reserve leave to it
+	Share    float64   `json:"share"`                // of that, in use
+	LeftHour float64   `json:"hours_left,omitempty"` // at the present rate; absent: it does not grow
 	Batches  uint64    `json:"batches"`
+	Key      string    `json:"key"` // that seals batches
+	KeyMade  time.Time `json:"key_made"`
 	Failures uint64    `json:"failures"`
 }
 
@@ -210,6 +215,14 @@ func (a *attendant) report() *attendStatus {
 	}
 	if h.Why != nil {
 		r.Journal.Why = h.Why.Error()
+	}
+	room := a.room.see(&h, time.Now())
+	r.Journal.Capacity, r.Journal.Share, r.Journal.LeftHour = room.Capacity, room.Share, room.Left.Hours()
+	if text := room.warning(); text != "" {
+		r.Journal.Amber = append(r.Journal.Amber, text)
+	}
+	if key, made := a.keys.Current(); key != nil {
+		r.Journal.Key, r.Journal.KeyMade = key.ID.String(), made
 	}
 	for _, d := range a.journal.Damage() {
 		if d.Alarm() {

@@ -28,6 +28,7 @@ func (v *validator) attendance() {
 	if v.given("attendance.grace") && a.Grace > 24*time.Hour {
 		v.wrong("attendance.grace", "write 15m", "%s lets check-ins be dated back by days", a.Grace)
 	}
+	v.keeping(a)
 	v.sinks(a)
 	if v.c.Timetable == nil && len(v.c.Timetables) == 0 && !v.given("timetable") && !v.given("timetables") {
 		v.warn("attendance", "add timetable: {days: …, periods: …}", "there is no timetable, so every check-in counts as outside")
@@ -37,6 +38,23 @@ func (v *validator) attendance() {
 	}
 	if !slices.ContainsFunc(v.c.Routes, func(r *Route) bool { return r != nil && (r.CheckIn != nil || r.Collect != nil) }) && !v.bad["routes"] {
 		v.warn("attendance", "add a route with check_in", "no route takes check-ins")
+	}
+}
+
+// journalMin is three segments of the journal: one in use, one made ahead, one
+// to be read.
+const journalMin = 3 * 64 << 20
+
+// keeping checks what bounds the journal and how it is sealed.
+func (v *validator) keeping(a *Attendance) {
+	if v.given("attendance.disk.max") && a.Disk.Max < journalMin {
+		v.wrong("attendance.disk.max", "write 20GiB; a morning of a million check-ins is 160MB", "%s does not hold three segments of 64MiB", a.Disk.Max)
+	}
+	if a.Signing.Keys != "" {
+		a.Signing.Keys = v.beside(a.Signing.Keys)
+	}
+	if r := a.Signing.Rotate; r != nil && *r != 0 && *r < time.Hour {
+		v.wrong("attendance.signing.rotate", "write 8760h, or 0s for never", "%s is too often: every key ever used is kept and published", *r)
 	}
 }
 

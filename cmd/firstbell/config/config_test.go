@@ -168,6 +168,8 @@ var mistakes = []mistake{
 	{"postgres without a database", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://db", "attendance.store", "names no database", "postgres://"},
 	{"postgres with a wrong port", "sqlite:/var/lib/firstbell/attendance.db", "▸postgres://u:hunter2@db:port/x", "attendance.store", "cannot be understood", "postgres://"},
 	{"sqlite with a password", "  store:", "  store_password_file: ▸/etc/p\n  store:", "attendance.store_password_file", "no password", "remove it"},
+	{"journal of two segments", "  store:", "  disk: {max: ▸128MiB}\n  store:", "attendance.disk.max", "three segments", "20GiB"},
+	{"keys rotated every minute", "  store:", "  signing: {rotate: ▸1m}\n  store:", "attendance.signing.rotate", "too often", "8760h"},
 	{"unknown store", "sqlite:/var/lib/firstbell/attendance.db", "▸/var/lib/x.db", "attendance.store", "not a store", "sqlite:"},
 	{"store with slashes", "sqlite:/var", "▸sqlite:///var", "attendance.store", "slashes too many", "sqlite:/var/lib"},
 	{"sink without URL", `{http: {url: "http://10.0.0.5:8080/bulk"}}`, "{▸http: {}}", "attendance.sinks[0].http.url", "no URL", "add url"},

@@ -69,6 +69,18 @@ func (a *Attendance) defaults() {
 	if a.Retention == 0 {
 		a.Retention = 30 * 24 * time.Hour
 	}
+	if a.Disk.Max == 0 {
+		a.Disk.Max = 20 << 30
+	}
+	if a.Disk.Reserve == nil {
+		a.Disk.Reserve = new(Size(256 << 20))
+	}
+	if a.Signing.Keys == "" {
+		a.Signing.Keys = filepath.Join(a.Journal, "keys")
+	}
+	if a.Signing.Rotate == nil {
+		a.Signing.Rotate = new(365 * 24 * time.Hour)
+	}
 	for i := range a.Sinks {
 		a.Sinks[i].defaults()
 	}

@@ -143,10 +143,24 @@ type Attendance struct {
 	Sinks        []Sink        `yaml:"sinks" eg:"[{http: {url: \"http://10.0.0.5:8080/api/attendance/bulk\"}}]"`
 	Grace        time.Duration `yaml:"grace" eg:"15m"`      // how far from now a date or period may be that a request names; 15 min unless said
 	Retention    time.Duration `yaml:"retention" eg:"720h"` // how long delivered segments are kept; 30 days unless said
-	_            struct{}      `yaml:"disk" later:"disk limits {max, reserve} come with a later one"`
-	_            struct{}      `yaml:"signing" later:"signed receipts come with a later one"`
+	Disk         JournalDisk   `yaml:"disk" eg:"{max: 20GiB, reserve: 2GiB}"`
+	Signing      Signing       `yaml:"signing" eg:"{rotate: 8760h}"`
 
 	StorePassword string `yaml:"-"` // what store_password_file holds
+}
+
+// JournalDisk bounds what the journal takes, so that it says so before the disk
+// does.
+type JournalDisk struct {
+	Max     Size  `yaml:"max" eg:"20GiB"`              // of all segments, spare included; 20 GiB unless said
+	Reserve *Size `yaml:"reserve" eg:"2GiB" zero:"ok"` // what stays free on the journal's disk; 256 MiB unless said
+}
+
+// Signing is how batches of check-ins are sealed, so that receipts can be
+// checked later.
+type Signing struct {
+	Keys   string         `yaml:"keys" eg:"/var/lib/firstbell/keys"` // directory of the keys; keys in the journal's unless said
+	Rotate *time.Duration `yaml:"rotate" eg:"8760h" zero:"ok"`       // another key after so long; a year unless said, 0s for never
 }
 
 // Route says what happens to requests for some hosts and paths.

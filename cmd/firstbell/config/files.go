@@ -22,6 +22,9 @@ func (v *validator) serving() {
 	}
 	v.writableDir("attendance.journal", a.Journal)
 	v.writableDir("attendance.journal_spare", a.JournalSpare)
+	if v.given("attendance.signing.keys") {
+		v.writableDir("attendance.signing.keys", a.Signing.Keys)
+	}
 	if path, file := strings.CutPrefix(a.Store, "sqlite:"); file {
 		v.writableFile("attendance.store", path)
 	}
