@@ -368,6 +368,14 @@ func (r *Reader) Next() ([]byte, error) {
 	}
 }
 
+// Ready reports whether Next has bytes, or an end, without waiting.
+func (r *Reader) Ready() bool {
+	b := r.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return r.err != nil || b.ended || r.lent == 0 && b.size > r.pos
+}
+
 // advanceLocked counts what the last Next lent as read.
 func (r *Reader) advanceLocked() {
 	if r.lent == 0 {

@@ -145,6 +145,9 @@ func (s *pieceSource) Next() ([]byte, error) {
 	return p, nil
 }
 
+// Ready implements eager.
+func (s *pieceSource) Ready() bool { return true }
+
 // Close implements source.
 func (s *pieceSource) Close() {}
 

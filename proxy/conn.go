@@ -54,7 +54,7 @@ type conn struct {
 	readBy  time.Time   // the read deadline that is meant
 	writeBy time.Time   // the write deadline in force
 
-	vectors [2][]byte
+	vectors [3][]byte
 	buffers net.Buffers
 }
 
@@ -280,20 +280,28 @@ func (c *conn) write(p []byte) (n int, err error) {
 	}
 }
 
-// writeBoth writes a head and the body behind it without copying either, and
+// writeParts writes a head, a body and what ends it without copying any, and
 // returns how much of the body was written.
-func (c *conn) writeBoth(head, body []byte) (n int, err error) {
+func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
 	if err := c.extend(); err != nil {
 		return 0, err
 	}
-	c.vectors = [2][]byte{head, body[:min(len(body), writePieceMax)]}
+	first := body[:min(len(body), writePieceMax)]
+	c.vectors = [3][]byte{head, first, end}
+	if len(first) < len(body) {
+		c.vectors[2] = nil
+	}
 	c.buffers = c.vectors[:]
 	wrote, err := c.buffers.WriteTo(c.Conn)
-	c.vectors, c.buffers = [2][]byte{}, nil
-	if n = max(0, int(wrote)-len(head)); err != nil || n == len(body) {
+	c.vectors, c.buffers = [3][]byte{}, nil
+	n = min(len(first), max(0, int(wrote)-len(head)))
+	if err != nil || n == len(body) {
 		return n, err
 	}
 	more, err := c.write(body[n:])
+	if err == nil && len(end) > 0 {
+		_, err = c.write(end)
+	}
 	return n + more, err
 }
 

@@ -74,6 +74,12 @@ type source interface {
 	Close()
 }
 
+// eager is a source that knows whether its next bytes are there already: the
+// head of the answer then goes out together with them.
+type eager interface {
+	Ready() bool
+}
+
 // reset makes the exchange ready for the next request. Nothing may refer to
 // the last one any more.
 func (x *exchange) reset() {

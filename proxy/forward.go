@@ -266,6 +266,12 @@ func (b *originBody) Next() ([]byte, error) {
 	}
 }
 
+// Ready implements eager.
+func (b *originBody) Ready() bool {
+	e, ok := b.body.(eager)
+	return ok && e.Ready()
+}
+
 // Close implements source.
 func (b *originBody) Close() {
 	b.body.Close() // what is left of the message is not wanted

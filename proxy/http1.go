@@ -268,16 +268,27 @@ func (h *h1) broken(err error) {
 	h.conn.abort()
 }
 
-// write writes a head and the content that is there already.
-func (h *h1) write(head, content []byte) int {
+// write writes a head and the content that is there already. It returns how
+// much of the content was written, all of it unless h.err is set.
+func (h *h1) write(head, content []byte) int { return h.writeParts(head, content, nil) }
+
+// writeChunk writes what head holds, if anything, and one chunk.
+func (h *h1) writeChunk(head, content []byte) int {
+	head = append(strconv.AppendInt(head, int64(len(content)), 16), "\r\n"...)
+	return h.writeParts(head, content, lineEnd)
+}
+
+var lineEnd = []byte("\r\n")
+
+func (h *h1) writeParts(head, content, end []byte) (n int) {
 	h.begin()
-	var n int
-	if len(content) <= bodyCopyMax {
-		head = append(head, content...)
-		n, h.err = h.conn.write(head)
-		n = max(0, n-len(head)+len(content))
+	if len(content) > bodyCopyMax {
+		n, h.err = h.conn.writeParts(head, content, end)
 	} else {
-		n, h.err = h.conn.writeBoth(head, content)
+		before := len(head)
+		head = append(append(head, content...), end...)
+		n, h.err = h.conn.write(head)
+		n = min(len(content), max(0, n-before))
 	}
 	h.out1 = head[:0]
 	return n
@@ -374,7 +385,7 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 		}
 		head = h.out1[:0]
 	}
-	if early, ok := body.(interface{ Ready() bool }); len(head) > 0 && (!ok || !early.Ready()) {
+	if e, ok := body.(eager); len(head) > 0 && (!ok || !e.Ready()) {
 		h.write(head, nil)
 		head = h.out1[:0]
 	}
@@ -402,13 +413,11 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 			return err
 		}
 		if chunked {
-			head = append(strconv.AppendInt(head, int64(len(p)), 16), "\r\n"...)
+			x.sent += int64(h.writeChunk(head, p))
+		} else {
+			x.sent += int64(h.write(head, p))
 		}
-		x.sent += int64(h.write(head, p))
 		head = h.out1[:0]
-		if chunked {
-			head = append(head, "\r\n"...)
-		}
 	}
 	return h.err
 }

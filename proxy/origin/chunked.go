@@ -58,6 +58,15 @@ func (k *chunks) readOne(c *conn, p []byte, idle time.Duration, t trailerLimits)
 	return n, false, err
 }
 
+// ready reports whether b, what has been received, holds content.
+func (k *chunks) ready(b []byte) bool {
+	if k.left > 0 {
+		return true
+	}
+	line := bytes.IndexByte(b, '\n')
+	return !k.endOpen && line >= 0 && line+1 < len(b)
+}
+
 // nextHasCome reports whether b, what has been received behind a chunk's
 // content, holds the next chunk's line and some of its content, or a plain end
 // of the message: reading on waits for nobody.

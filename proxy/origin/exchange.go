@@ -221,6 +221,14 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 	return n, x.err
 }
 
+// Ready reports whether Read has content without waiting for the server.
+func (x *exchange) Ready() bool {
+	if x.err != nil || x.c.buffered() == 0 {
+		return false
+	}
+	return x.mode != bodyChunked || x.chunks.ready((*x.c.buf)[x.c.r:x.c.w])
+}
+
 // readChunked tells the end of the message from the end of the connection.
 func (x *exchange) readChunked(p []byte, idle time.Duration) (int, error) {
 	limits := trailerLimits{x.p.cfg.HeadBytesMax, x.p.cfg.FieldsMax}
