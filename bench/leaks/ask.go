@@ -254,11 +254,22 @@ func (q *question) rangeValue() string {
 	case q.to == 0:
 		return ""
 	case q.parts:
-		return fmt.Sprintf("bytes=%d-%d,%d-%d", q.from, q.to-1, q.to+30, q.to+70)
+		from, to := q.second()
+		return fmt.Sprintf("bytes=%d-%d,%d-%d", q.from, q.to-1, from, to-1)
 	case q.to < 0:
 		return fmt.Sprintf("bytes=%d-", q.from)
 	}
 	return fmt.Sprintf("bytes=%d-%d", q.from, q.to-1)
+}
+
+// second is the second part that is asked for: near the first, so that a server
+// may send both as one, or far from it.
+func (q *question) second() (from, to int) {
+	from = q.to + 30
+	if q.question%2 == 0 {
+		from += 500
+	}
+	return from, from + 41
 }
 
 // String names the question for a finding.

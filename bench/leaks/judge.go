@@ -140,36 +140,6 @@ func sameTag(a, b string) bool {
 	return strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
 }
 
-// judgePart judges a 206.
-func (k *asker) judgePart(q *question, a *answer, s *served) {
-	k.seen.parts++
-	var from, last, size int
-	if q.to == 0 {
-		k.found(q, a, Short, "206 to a question for the whole")
-		return
-	}
-	if _, err := fmt.Sscanf(a.get("Content-Range"), "bytes %d-%d/%d", &from, &last, &size); err != nil {
-		k.found(q, a, Foreign, "a part that does not say which")
-		return
-	}
-	whole := s.rep.size
-	if a.get("Content-Encoding") != "" {
-		whole = gzipBytes(s.rep.size)
-	}
-	to := whole
-	if q.to > 0 {
-		to = min(q.to, whole)
-	}
-	switch {
-	case from != q.from || last+1 != to || size != whole:
-		k.found(q, a, Foreign, "another part than was asked for")
-	case q.ifRange != "" && q.ifRange != a.get("ETag"):
-		k.found(q, a, Foreign, "a part of another version than If-Range names")
-	default:
-		k.judgeContent(q, a, s, from, to)
-	}
-}
-
 // judgeContent compares what came with what the origin sent: the bytes from and
 // up to of the content; to -1 for all of it.
 func (k *asker) judgeContent(q *question, a *answer, s *served, from, to int) {

@@ -218,7 +218,7 @@ func (d *desk) prepare(a *asked) *served {
 	k := a.res.kind
 	version := a.res.version.Load()
 	s := &served{res: a.res, rep: d.w.repOf(a.res, &a.traits, version), by: a.traits, reach: k.reach}
-	if k.flips && version%2 == 1 {
+	if k.flips && version%2 == 0 {
 		s.reach = own
 	}
 	s.cookie = k.cookie > 0 && d.IntN(k.cookie) == 0
