@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Password is that of the user firstbell, who owns everything, over TCP. Over
+// Password is that of the role school, who owns the databases, over TCP. Over
 // the unix socket nobody is asked for one.
 const Password = "seven-bells"
 
@@ -36,6 +36,7 @@ type Postgres struct {
 	log      *bytes.Buffer       // guarded by logging
 	logging  sync.Mutex
 	bases    int
+	mounted  []string
 }
 
 // Start starts a server that lives until the test ends; settings are such as
@@ -52,6 +53,9 @@ func Start(t testing.TB, settings ...string) *Postgres {
 	p.Dir = dir
 	t.Cleanup(func() {
 		p.Kill(t)
+		for _, m := range p.mounted {
+			_ = syscall.Unmount(m, syscall.MNT_DETACH)
+		}
 		os.RemoveAll(dir)
 	})
 	if os.Geteuid() == 0 {
@@ -60,14 +64,11 @@ func Start(t testing.TB, settings ...string) *Postgres {
 			t.Fatal(err)
 		}
 	}
-	password := filepath.Join(dir, "password")
-	if err := os.WriteFile(password, []byte(Password+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	p.program(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "firstbell", "--no-sync", "--auth-local=trust", "--auth-host=scram-sha-256",
-		"--pwfile="+password, "--encoding=UTF8", "--locale=C.UTF-8")
+	p.program(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "operator", "--no-sync", "--auth-local=trust", "--auth-host=scram-sha-256",
+		"--encoding=UTF8", "--locale=C.UTF-8")
 	p.Port = freePort(t)
 	p.Start(t)
+	p.SQL(t, "postgres", "CREATE ROLE school LOGIN PASSWORD '"+Password+"'")
 	return p
 }
 
@@ -125,7 +126,7 @@ func freePort(t testing.TB) int {
 func (p *Postgres) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir = p.Dir
-	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "PGPASSWORD=" + Password}
+	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "PGOPTIONS=-c default_transaction_read_only=off"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as, Setpgid: true}
 	return cmd
 }
@@ -182,7 +183,7 @@ func (p *Postgres) await(t testing.TB) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		err := p.command("psql", "-h", p.Dir, "-p", strconv.Itoa(p.Port), "-U", "firstbell", "-d", "postgres", "-Atqc", "SELECT 1").Run()
+		err := p.command("psql", "-h", p.Dir, "-p", strconv.Itoa(p.Port), "-U", "operator", "-d", "postgres", "-Atqc", "SELECT 1").Run()
 		if err == nil {
 			return
 		}
@@ -284,8 +285,35 @@ func (p *Postgres) end(t testing.TB, with syscall.Signal) {
 	p.process = nil
 }
 
-// PID is the server's process; its children do the work.
-func (p *Postgres) PID() int { return p.process.Pid }
+// SmallDisk mounts a file system of one megabyte for the server, until the test
+// ends; ok is false where that is not permitted.
+func (p *Postgres) SmallDisk(t testing.TB) (dir string, ok bool) {
+	t.Helper()
+	dir = filepath.Join(p.Dir, "small")
+	if os.Mkdir(dir, 0o755) != nil || syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m") != nil {
+		return "", false
+	}
+	p.mounted = append(p.mounted, dir)
+	if p.as != nil && os.Chown(dir, int(p.as.Uid), int(p.as.Gid)) != nil {
+		return "", false
+	}
+	return dir, true
+}
+
+// Freeze lets the server answer nothing any more, as when its machine hangs,
+// until the returned function is called.
+func (p *Postgres) Freeze(t testing.TB) (thaw func()) {
+	t.Helper()
+	all := append([]int{p.process.Pid}, p.children()...) // the first of them makes no more
+	for _, pid := range all {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	return func() {
+		for _, pid := range all {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+}
 
 // Database makes a database and returns its location over TCP, with no
 // password in it.
@@ -293,8 +321,8 @@ func (p *Postgres) Database(t testing.TB) string {
 	t.Helper()
 	p.bases++
 	name := fmt.Sprintf("attendance%d", p.bases)
-	p.SQL(t, "postgres", "CREATE DATABASE "+name)
-	return fmt.Sprintf("postgres://firstbell@127.0.0.1:%d/%s?sslmode=disable", p.Port, name)
+	p.SQL(t, "postgres", "CREATE DATABASE "+name+" OWNER school")
+	return fmt.Sprintf("postgres://school@127.0.0.1:%d/%s?sslmode=disable", p.Port, name)
 }
 
 // SQL runs statements as somebody at the database would, by psql, and returns
@@ -304,6 +332,6 @@ func (p *Postgres) SQL(t testing.TB, database, statements string) string {
 	if i := strings.LastIndex(database, "/"); i >= 0 {
 		database, _, _ = strings.Cut(database[i+1:], "?")
 	}
-	return strings.TrimSpace(p.program(t, "psql", "-h", p.Dir, "-p", strconv.Itoa(p.Port), "-U", "firstbell", "-d", database,
+	return strings.TrimSpace(p.program(t, "psql", "-h", p.Dir, "-p", strconv.Itoa(p.Port), "-U", "operator", "-d", database,
 		"-v", "ON_ERROR_STOP=1", "-Atqc", statements))
 }

@@ -30,7 +30,7 @@ func (s *sqliteStore) Between(ctx context.Context, from, to uint64, limit int) (
 
 // Between implements Past.
 func (s *postgres) Between(ctx context.Context, from, to uint64, limit int) ([]attendance.Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, deliverWait)
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	found, err := s.query(ctx, postgresDialect.selectBetween(), []any{int64(from), int64(to), limit})
 	if err != nil {

@@ -23,7 +23,8 @@ type postgres struct {
 	place  *place
 	pool   *pgxpool.Pool
 	writes atomic.Uint64
-	mayDo  bool // opened for writing
+	mayDo  bool          // opened for writing
+	wait   time.Duration // deliverWait
 
 	mu    sync.Mutex // guards what follows
 	ready bool       // the schema is the one this program knows
@@ -112,7 +113,7 @@ func openPostgres(o Options, p *place, mayWrite bool) (*postgres, error) {
 		return nil, fmt.Errorf("opening store %s: %w", Shown(o.Location), err)
 	}
 	where := fmt.Sprintf("postgres %s@%s:%d/%s", c.ConnConfig.User, c.ConnConfig.Host, c.ConnConfig.Port, c.ConnConfig.Database)
-	return &postgres{where: where, place: p, pool: pool, mayDo: mayWrite}, nil
+	return &postgres{where: where, place: p, pool: pool, mayDo: mayWrite, wait: deliverWait}, nil
 }
 
 // Close lets go of the connections. Reading iterators must have ended.
@@ -133,7 +134,7 @@ func (s *postgres) Known() uint64 { return s.place.known.Load() }
 // Position implements attendance.Target and Reader. In a store for writing, the
 // first one brings the schema up to date and takes the delivery over.
 func (s *postgres) Position(ctx context.Context) (attendance.Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, deliverWait)
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	next, err := s.position(ctx)
 	if err != nil {
@@ -182,7 +183,7 @@ func (s *postgres) prepareLocked(ctx context.Context) error {
 // Deliver implements attendance.Target: all of the bulk and the position behind
 // it, in one transaction, or nothing.
 func (s *postgres) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Delivered, error) {
-	ctx, cancel := context.WithTimeout(ctx, deliverWait)
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	s.rows, s.presses = fold(b, s.rows, s.presses)
 	defer func() { clear(s.rows) }()

@@ -186,6 +186,10 @@ func TestPostgres(t *testing.T) {
 	for _, p := range promises {
 		t.Run(p.name, func(t *testing.T) { p.holds(t, postgresBase(server)(t)) })
 	}
+	t.Run("receipts go on whatever happens to it", func(t *testing.T) { receiptsGoOnWhateverHappens(t, server) })
+	t.Run("a newer schema is refused", func(t *testing.T) { newerSchemaIsRefused(t, server) })
+	t.Run("queries of the manual can be pasted", func(t *testing.T) { queriesOfTheManual(t, server) })
+	t.Run("a role without a right to make schemas is told so", func(t *testing.T) { roleWithoutRights(t, server) })
 }
 
 func open(t testing.TB, o Options) Store {
