@@ -47,14 +47,16 @@ func CodingOf(fields field.List) Coding {
 // codingNamed is the coding of a name, x-gzip included (RFC 9110 section
 // 8.4.1.3).
 func codingNamed(name []byte) Coding {
-	name = trim(name)
-	for c := Identity; c < OtherCoding; c++ {
-		if field.EqualName(name, codingNames[c]) {
-			return c
-		}
-	}
-	if field.EqualName(name, "x-gzip") {
+	var low [8]byte
+	switch string(lower(low[:0], trim(name))) {
+	case "identity":
+		return Identity
+	case "gzip", "x-gzip":
 		return Gzip
+	case "zstd":
+		return Zstd
+	case "br":
+		return Brotli
 	}
 	return OtherCoding
 }

@@ -10,7 +10,11 @@
 // or invalidated is so for every Lookup that begins afterwards, and for what
 // fetches bring that began before.
 //
-// It does not fetch, collapse requests, answer ranges or write to disk: it
+// A stored response may be kept in other content codings too. Its variants are
+// found through it alone, accounted with it and gone with it; each has an
+// entity tag of its own, and responses that came without one get one.
+//
+// It does not fetch, make codings, collapse requests, answer ranges or write to disk: it
 // keeps whole responses in memory. It reads the clock only in MarkUncacheable;
 // everything else is told the time.
 //

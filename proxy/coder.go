@@ -67,9 +67,10 @@ func newCoder(p *Proxy) *coder {
 
 // wish notes that the client of x would be served better by s in the coding,
 // and has that made when it is worth it. It is called on every hit: where the
-// variant is there, asked for already or not worth keeping it only reads.
+// variant is there, asked for already or not worth keeping it only reads. What
+// is too large for memory stays in the coding that it has on disk.
 func (p *Proxy) wish(x *exchange, s *cache.Stored, to cache.Coding) {
-	if to == cache.OtherCoding || s.In(to) != nil || to != cache.Identity && x.route.Uncoded || p.coder.full.Load() {
+	if to == cache.OtherCoding || s.Large() || s.In(to) != nil || to != cache.Identity && x.route.Uncoded || p.coder.full.Load() {
 		return
 	}
 	if s.Wish(to) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"firstbell/proxy/http1"
 )
 
 // BenchmarkHit20KiB is a lesson of 20 KiB as a browser asks for it: in gzip. The
@@ -94,5 +96,36 @@ func BenchmarkNotModified(b *testing.B) {
 		if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 304") {
 			b.Fatalf("got %.100q, %v", buf[:n], err)
 		}
+	}
+}
+
+// BenchmarkServeHit is the life of a hit without a connection.
+func BenchmarkServeHit(b *testing.B) {
+	for _, coding := range []string{"identity", "br"} {
+		b.Run(coding, func(b *testing.B) {
+			url, p := serveTCP(b, givesLesson(textPage(20<<10), `ETag: "v1"`))
+			for range 3 {
+				req, err := http.NewRequest("GET", url+"/l", nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				req.Host = "school.example"
+				req.Header.Set("Accept-Encoding", coding)
+				res, err := http.DefaultClient.Do(req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				res.Body.Close()
+			}
+			var head http1.Head
+			if err := head.Parse([]byte("GET /l HTTP/1.1\r\nHost: school.example\r\nAccept-Encoding: gzip, deflate, " + coding + "\r\n\r\n")); err != nil {
+				b.Fatal(err)
+			}
+			x, out := new(exchange), new(keeper)
+			b.ReportAllocs()
+			for b.Loop() {
+				x.serveHit(p, &head, out)
+			}
+		})
 	}
 }

@@ -573,6 +573,15 @@ func (k *keeper) stored(x *exchange, s *cache.Stored) {
 	k.note = x.note.append(x.note.age(k.note[:0]))
 }
 
+// serveHit serves a GET that a connection would have read.
+func (x *exchange) serveHit(p *Proxy, head *http1.Head, out responder) {
+	x.reset()
+	x.method, x.scheme, x.fields, x.out, x.arrived = "GET", "http", head, out, time.Now()
+	x.authority, x.host = head.Host, head.Host
+	x.target, _ = readTarget(head.Target)
+	p.serve(x)
+}
+
 func TestAHitAllocatesNothingInAnyCoding(t *testing.T) {
 	if raceEnabled {
 		t.Skip("with -race, sync.Pool drops a part of what it is given on purpose")
@@ -586,13 +595,7 @@ func TestAHitAllocatesNothingInAnyCoding(t *testing.T) {
 				t.Fatal(err)
 			}
 			x, out := new(exchange), new(keeper)
-			once := func() {
-				x.reset()
-				x.method, x.scheme, x.fields, x.out, x.arrived = "GET", "http", &head, out, time.Now()
-				x.authority, x.host = head.Host, head.Host
-				x.target, _ = readTarget(head.Target)
-				g.proxy.serve(x)
-			}
+			once := func() { x.serveHit(g.proxy, &head, out) }
 			once()
 			if out.stores == nil || out.stores.Coding().String() != coding {
 				t.Fatalf("%s: answered with %v", coding, out.stores)

@@ -19,6 +19,10 @@
 // reader of requests, and it is strict. It answers stored responses with ready
 // bytes: a fresh 1 KiB page costs what a bare fasthttp server needs for it.
 //
+// Stored pages are sent in the coding that suits the client. A coding is made
+// once, in the background, for what was asked for twice; the first to ask get
+// what is there.
+//
 // Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch;
-// touchdown.content begins what resumes.
+// touchdown.content begins what resumes, coder.do makes codings.
 package proxy
