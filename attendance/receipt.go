@@ -105,6 +105,15 @@ func (r *Receipt) appendMembers(dst []byte) []byte {
 	return append(dst, "false"...)
 }
 
+// AppendID appends the id in its usual form, without allocating.
+func (r *Receipt) AppendID(dst []byte) []byte { return r.ID.append(dst) }
+
+// AppendDate appends the date as 2006-01-02, without allocating.
+func (r *Receipt) AppendDate(dst []byte) []byte { return appendDate(dst, r.Date) }
+
+// AppendFirstArrival appends the first arrival as AppendJSON writes it.
+func (r *Receipt) AppendFirstArrival(dst []byte) []byte { return appendTime(dst, r.FirstArrival) }
+
 // appendJSONString appends s as a JSON string (RFC 8259 section 7); bytes that
 // are not UTF-8 become U+FFFD.
 func appendJSONString(dst []byte, s string) []byte {

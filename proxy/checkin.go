@@ -30,12 +30,13 @@ type CheckIn struct {
 
 	ClassIsKey bool // a student checks in once per class and period
 	BytesMax   int64
+	Reply      *Reply // nil: 200 and the receipt as JSON
 }
 
 // Ref says where in a request a value stands. The zero Ref stands nowhere.
 type Ref struct {
 	Kind RefKind
-	Name string   // form field or header field
+	Name string   // form field, header field or claim
 	Path []string // the segments of a JSON pointer, unescaped
 }
 
@@ -48,14 +49,16 @@ const (
 	RefJSON
 	RefForm
 	RefHeader
+	RefClaim
 )
 
-// ParseRef reads "json:/pointer" (RFC 6901), "form:name" or "header:Name".
+// ParseRef reads "json:/pointer" (RFC 6901), "form:name", "header:Name", or
+// "claim:name" of what the route's identity vouches for.
 func ParseRef(s string) (Ref, error) {
 	kind, rest, ok := strings.Cut(s, ":")
 	switch {
 	case !ok || rest == "":
-		return Ref{}, fmt.Errorf("%q does not say where the value stands; write json:/pointer, form:name or header:Name", s)
+		return Ref{}, fmt.Errorf("%q does not say where the value stands; write json:/pointer, form:name, header:Name or claim:name", s)
 	case kind == "json":
 		if rest[0] != '/' {
 			return Ref{}, fmt.Errorf("the JSON pointer in %q must begin with a slash, such as json:/student_id", s)
@@ -69,8 +72,10 @@ func ParseRef(s string) (Ref, error) {
 		return Ref{Kind: RefForm, Name: rest}, nil
 	case kind == "header":
 		return Ref{Kind: RefHeader, Name: rest}, nil
+	case kind == "claim":
+		return Ref{Kind: RefClaim, Name: rest}, nil
 	}
-	return Ref{}, fmt.Errorf("%q: %s is no place for a value; write json:/pointer, form:name or header:Name", s, kind)
+	return Ref{}, fmt.Errorf("%q: %s is no place for a value; write json:/pointer, form:name, header:Name or claim:name", s, kind)
 }
 
 // takeCheckIn answers a check-in once it is on disk. It waits behind no
@@ -90,10 +95,20 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 		p.problem(x, 400, err.Error(), nil)
 		return
 	}
+	if x.person != nil {
+		if what := x.vouch(rule, &press); what != "" {
+			p.contradicted(x, what)
+			return
+		}
+	}
 	// The recorder answers everybody, at the latest when it ends.
 	receipt, err := p.recorder.Take(context.Background(), press)
 	if err != nil {
 		p.refuseCheckIn(x, err)
+		return
+	}
+	if rule.Reply != nil {
+		r.answer = rule.Reply.send(x, &receipt, r.answer[:0])
 		return
 	}
 	r.answer = append(receipt.AppendJSON(r.answer[:0]), '\n')
@@ -255,6 +270,11 @@ func (r *reading) press(x *exchange, rule *CheckIn) (attendance.Press, error) {
 // value reads what a Ref points to; empty when it is not there.
 func (r *reading) value(x *exchange, ref *Ref) (string, error) {
 	switch ref.Kind {
+	case RefClaim:
+		if x.person == nil {
+			return "", nil
+		}
+		return x.person.Claim(ref.Name), nil
 	case RefHeader:
 		return text(bytes.TrimSpace(x.fields.Peek(ref.Name))), nil
 	case RefForm:

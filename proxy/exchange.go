@@ -9,6 +9,7 @@ import (
 	"firstbell/cache"
 	"firstbell/cache/disk"
 	"firstbell/proxy/field"
+	"firstbell/proxy/identity"
 )
 
 // An exchange is one request and the way to answer it, whatever protocol it
@@ -30,9 +31,11 @@ type exchange struct {
 
 	out responder
 
-	route *Route
-	asked askedFields // the request as the cache sees it
-	note  note        // what Cache-Status will say
+	route  *Route
+	asker  identity.Request // what the route's verifier looks at
+	person *identity.Person // who asks, where the route wants to know; else nil
+	asked  askedFields      // the request as the cache sees it
+	note   note             // what Cache-Status will say
 
 	request cache.Request // what the cache is asked; set by ask
 	relayed *relay        // informational responses on their way here, or nil
@@ -98,6 +101,7 @@ type askedFields struct {
 	x         *exchange
 	coding    []byte // our own Accept-Encoding; empty: none
 	anonymous bool
+	identity  *Identity // of the route; nil: none
 	one       [1][]byte // PeekAll's answer for what is overridden
 }
 
@@ -141,7 +145,21 @@ func (a *askedFields) override(name string) (value []byte, mine bool) {
 	if ours([]byte(name)) {
 		return a.x.forwarding(name), true
 	}
-	return nil, a.anonymous && personal(name)
+	if a.anonymous {
+		return nil, a.identity.carries(name) || personal(name)
+	}
+	// Whatever field the credential stands in, what comes for it is shared only
+	// as what came for an Authorization field is (RFC 9111 section 3.5).
+	if strings.EqualFold(name, "Authorization") && a.invents() {
+		return []byte{}, true
+	}
+	return nil, false
+}
+
+// invents reports whether the cache is shown an Authorization field that the
+// client did not send.
+func (a *askedFields) invents() bool {
+	return a.identity != nil && !a.anonymous && a.Fields.Peek("Authorization") == nil
 }
 
 // personal reports whether a field tells one student from another.
@@ -162,6 +180,9 @@ func (a *askedFields) All() iter.Seq2[[]byte, []byte] {
 			if !yield(n, v) {
 				return
 			}
+		}
+		if a.invents() {
+			yield([]byte("Authorization"), nil)
 		}
 	}
 }

@@ -111,7 +111,7 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 		OnInformational: x.inform,
 	}
 	r.Fields = x.endToEnd(x.fields, func(name []byte) bool {
-		return x.anonymous() && personal(string(name))
+		return x.anonymous() && (personal(string(name)) || x.route.Identity.carries(string(name)))
 	})
 	if x.route.Cache == nil {
 		return r, true
@@ -127,7 +127,9 @@ func (x *exchange) canonical() *origin.Request {
 		Method: "GET",
 		Target: string(x.target.raw),
 		Host:   string(x.authority),
-		Fields: x.endToEnd(&x.asked, partial),
+		Fields: x.endToEnd(&x.asked, func(name []byte) bool {
+			return partial(name) || x.asked.invents() && field.EqualName(name, "Authorization")
+		}),
 	}
 }
 

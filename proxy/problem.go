@@ -23,7 +23,7 @@ func (p *Proxy) problem(x *exchange, status int, detail string, more field.List)
 	}, more...)
 	if wantsPage(x.fields) {
 		fields = append(fields, field.Field{Name: "Content-Type", Value: "text/html; charset=utf-8"})
-		x.out.send(x, status, fields, problemPage(status, detail, more.Get("Retry-After")))
+		x.out.send(x, status, fields, problemPage(status, detail, more.Get("Retry-After"), x.method == "GET" || x.method == "HEAD"))
 		return
 	}
 	fields = append(fields, field.Field{Name: "Content-Type", Value: problemType})
@@ -45,17 +45,24 @@ func problemJSON(dst []byte, status int, detail string) []byte {
 }
 
 // problemPage is a page that says what happened and what to do, on any screen.
-func problemPage(status int, detail, retryAfter string) []byte {
+// What a form sent is not sent again by loading the page: its sender is told to
+// go back and press again.
+func problemPage(status int, detail, retryAfter string, reloads bool) []byte {
 	title := html.EscapeString(http.StatusText(status))
 	var b bytes.Buffer
 	b.WriteString(`<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">`)
-	if retryAfter != "" {
+	if retryAfter != "" && reloads {
 		b.WriteString(`<meta http-equiv="refresh" content="` + html.EscapeString(retryAfter) + `">`)
 	}
 	b.WriteString(`<title>` + title + `</title><style>:root{color-scheme:light dark}body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1.25rem}` +
 		`h1{font-size:1.5rem;margin:0 0 .5rem}p{margin:.5rem 0}small{opacity:.7}</style></head><body><h1>` + title + `</h1><p>` + html.EscapeString(detail) + `.</p>`)
-	if retryAfter != "" {
+	switch {
+	case retryAfter != "" && reloads:
 		b.WriteString(`<p>This page tries again by itself in ` + html.EscapeString(retryAfter) + ` seconds.</p>`)
+	case retryAfter != "":
+		b.WriteString(`<p>Please go back and press again in ` + html.EscapeString(retryAfter) + ` seconds.</p>`)
+	case !reloads:
+		b.WriteString(`<p>Please go back to the page you came from.</p>`)
 	}
 	b.WriteString(`<p><small>` + strconv.Itoa(status) + ` &middot; firstbell</small></p></body></html>` + "\n")
 	return b.Bytes()

@@ -33,7 +33,8 @@ type Route struct {
 	Uncoded     bool          // responses are not coded here
 	CheckIn     *CheckIn
 	Collect     *Collect
-	Local       Local // answers from what firstbell holds itself
+	Local       Local     // answers from what firstbell holds itself
+	Identity    *Identity // who may use the route; nil: everybody
 
 	// Total bounds a whole exchange with the origin, its body included;
 	// 0: only the idle limits of the phases hold.

@@ -20,6 +20,9 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.route = rt
+	if rt.Identity != nil && !p.identify(x, rt.Identity) {
+		return
+	}
 	if rt.CheckIn != nil {
 		p.takeCheckIn(x, rt.CheckIn)
 		return
@@ -77,7 +80,7 @@ func (p *Proxy) miss(x *exchange, found *cache.Found) {
 
 // ask prepares what the cache wants to know of the request.
 func (x *exchange) ask() {
-	x.asked = askedFields{Fields: x.fields, x: x, coding: ourCoding, anonymous: x.route.Cache.Anonymous}
+	x.asked = askedFields{Fields: x.fields, x: x, coding: ourCoding, anonymous: x.route.Cache.Anonymous, identity: x.route.Identity}
 	x.request = cache.Request{Method: x.method, Key: x.cacheKey(), Fields: &x.asked}
 }
 

@@ -33,6 +33,8 @@ const (
 	outcomeCollectRefused
 	outcomeCollectInvalid
 	outcomeLocal
+	outcomeUnidentified
+	outcomeForbidden
 	outcomes
 )
 
@@ -40,6 +42,7 @@ var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
 	"collected", "collect-refused", "collect-invalid", "local",
+	"unidentified", "forbidden",
 }
 
 // String returns the outcome as logs and metrics spell it.
@@ -54,6 +57,8 @@ type counters struct {
 	flightsResumed atomic.Int64
 	panics         atomic.Int64
 	refused        []atomic.Int64 // by the index of an http1.Refusal
+
+	contradictions contradictions
 }
 
 const stripes = 8
@@ -106,6 +111,10 @@ type Stats struct {
 	FlightsResumed int64 // times that a body cut off by the origin was continued
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
+
+	// Contradictions counts, by school, requests that spoke for somebody else
+	// than their credential does.
+	Contradictions map[string]uint64
 }
 
 // LatencyBucket counts exchanges that took less than Below.
@@ -129,6 +138,7 @@ func (p *Proxy) Stats() Stats {
 		Coded:          make(map[string]int64, cache.Codings),
 		CodingsLeft:    p.coder.left.Load(),
 		CodingsDropped: p.coder.dropped.Load(),
+		Contradictions: c.contradictions.all(),
 	}
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()

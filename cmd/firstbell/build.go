@@ -86,17 +86,20 @@ func originConfig(name string, o *config.Origin) origin.Config {
 	return c
 }
 
-// tableOf is the routes of c over the given origins. takes hands out receipts;
-// nil without attendance.
-func tableOf(c *config.Config, origins map[string]*upstream, takes *attendant) (*proxy.Table, error) {
+// tableOf is the routes of c over the given origins and verifiers. takes hands
+// out receipts; nil without attendance.
+func tableOf(c *config.Config, origins map[string]*upstream, who *identities, takes *attendant) (*proxy.Table, error) {
+	schools, err := schoolsOf(c)
+	if err != nil {
+		return nil, err
+	}
 	var routes []*proxy.Route
 	for i, r := range c.Routes {
 		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total}
-		var err error
 		switch {
 		case r.CheckIn != nil:
 			rt.Methods = []string{"POST"}
-			rt.CheckIn, err = checkInOf(r.CheckIn)
+			rt.CheckIn, err = checkInOf(r)
 		case r.Collect != nil:
 			rt.Methods = []string{"POST"}
 			rt.Collect, err = collectOf(r.Collect)
@@ -110,6 +113,11 @@ func tableOf(c *config.Config, origins map[string]*upstream, takes *attendant) (
 		}
 		if r.Cache != nil {
 			rt.Cache, rt.IgnoreQuery, rt.Uncoded = policyOf(r.Cache), r.Cache.IgnoreQuery, !*r.Cache.Compress
+		}
+		if v := who.ofRoute[i]; v != nil {
+			rt.Identity = proxy.NewIdentity(proxy.Identity{
+				Verifier: v.Verifier, Schools: schools, Login: r.Identity.Login, Unverified: r.Identity.WhenDown == "unverified",
+			})
 		}
 		routes = append(routes, rt)
 		if rt.CheckIn != nil && takes != nil {
@@ -127,9 +135,15 @@ func policyOf(c *config.Cache) *cache.Policy {
 	}
 }
 
-func checkInOf(c *config.CheckIn) (*proxy.CheckIn, error) {
+func checkInOf(r *config.Route) (*proxy.CheckIn, error) {
+	c := r.CheckIn
 	out := &proxy.CheckIn{ClassIsKey: c.PerClass, BytesMax: int64(c.MaxBytes)}
 	var problems []error
+	if r.Reply != nil {
+		reply, err := proxy.NewReply(proxy.ReplyConfig(*r.Reply))
+		problems = append(problems, err)
+		out.Reply = reply
+	}
 	for _, f := range []struct {
 		text string
 		to   *proxy.Ref

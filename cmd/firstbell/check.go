@@ -204,13 +204,20 @@ func printRoutes(w io.Writer, c *config.Config) {
 }
 
 func routeMeaning(r *config.Route) string {
+	who := ""
+	if k := r.Identity.Kind(); k != "" {
+		who = ", for those whom " + k + " vouches for"
+	}
 	if r.CheckIn != nil {
-		return "check-ins, identity: none"
+		if who == "" {
+			return "check-ins, identity: none"
+		}
+		return "check-ins" + who
 	}
 	if r.Collect != nil {
 		return "kept as it comes, for the sink " + r.Collect.Sink + ", known by " + keyMeaning(r.Collect)
 	}
-	s := "origin " + r.Origin
+	s := "origin " + r.Origin + who
 	if r.Cache == nil {
 		return s + ", nothing stored"
 	}
@@ -249,10 +256,34 @@ list of places. Cookies, Authorization and the query are not kept. Nobody checks
 who sends.
 `
 
+const identityNote = `
+identity means: a request goes on only with a credential that was verified, of
+the school that it is for. A check-in that names another student than its
+credential is 403 and evidence. What is stored on such a route is shared only as
+what came for an Authorization field is: where the response says public,
+s-maxage or must-revalidate.
+`
+
+const membersNote = `
+identity with cache: {anonymous: true} means: everybody who was verified gets
+the one answer, for which the origin saw no credential.
+`
+
+const unverifiedNote = `
+when_down: unverified means: while the issuer or the login service is down,
+check-ins of those whom it has not vouched for are taken as they name themselves,
+with verified: false. Each press once it is up again takes their place.
+`
+
 func printNotes(w io.Writer, c *config.Config) {
 	anonymous, defaults, collects := false, false, false
+	identified, members, unverified := false, false, false
 	for _, r := range c.Routes {
 		collects = collects || r.Collect != nil
+		who := r.Identity.Kind() != ""
+		identified = identified || who
+		members = members || who && r.Cache != nil && r.Cache.Anonymous
+		unverified = unverified || r.Identity.WhenDown == "unverified"
 		if r.Cache != nil {
 			anonymous = anonymous || r.Cache.Anonymous
 			defaults = defaults || r.Cache.DefaultTTL > 0 && !r.Cache.Anonymous
@@ -266,5 +297,14 @@ func printNotes(w io.Writer, c *config.Config) {
 	}
 	if defaults {
 		fmt.Fprint(w, defaultTTLNote)
+	}
+	if identified {
+		fmt.Fprint(w, identityNote)
+	}
+	if members {
+		fmt.Fprint(w, membersNote)
+	}
+	if unverified {
+		fmt.Fprint(w, unverifiedNote)
 	}
 }

@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"attendance/store":     2,
 	"attendance/sink":      2,
 	"attendance/export":    2,
+	"proxy/identity":       2,
 	"cache":                1,
 	"attendance":           1,
 	"proxy/origin":         1,
@@ -43,6 +44,7 @@ var modules = map[string][]string{
 	"cmd/firstbell":        {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
 	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
 	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
+	"proxy/identity":       {"github.com/golang-jwt/jwt/v5"},
 	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
 	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
@@ -51,7 +53,7 @@ var modules = map[string][]string{
 	"attendance/wal":       {"golang.org/x/sys"},
 }
 
-var testModules = []string{"go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang"}
+var testModules = []string{"go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4"}
 
 // benchModules are what bench may use, test or not: it measures beside them.
 var benchModules = []string{"github.com/valyala/fasthttp", "modernc.org/sqlite"}

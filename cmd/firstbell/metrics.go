@@ -126,6 +126,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if s.takes != nil {
 		collectAttendance(ch, s.takes)
 	}
+	collectIdentities(ch, s)
 	mReloads.send(ch, float64(s.reloads.good.Load()))
 	mReloadsBad.send(ch, float64(s.reloads.bad.Load()))
 	last := s.reloads.latest.Load()

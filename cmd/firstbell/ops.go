@@ -178,6 +178,10 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 {{with .Collect}}{{if .Records}}<tr><td>collected</td><td>{{.Records}}, {{.Repeats}} came again{{if .Differing}}, {{.Differing}} of them with another body{{end}}</td></tr>{{end}}{{end}}
 {{range .Sinks}}<tr><td>sink {{.Name}}</td><td>{{template "delivery" .Delivery}}{{if .Parked}}, <span class="bad">{{.Parked}} parked: firstbell attendance parked -sink {{.Name}}</span>{{end}}</td></tr>{{end}}
 </table>{{end}}
+{{if .Identities}}<h2>Identities</h2><table><tr><th>identity</th><th>known</th><th>verified</th><th>refused</th><th>state</th></tr>
+{{range .Identities}}<tr><td>{{.Name}}</td><td class="n">{{.Known}}</td><td class="n">{{.Verified}}</td><td class="n">{{.Invalid}}</td>
+<td>{{if .Error}}<span class="bad">{{.Error}}</span>{{else}}<span class="good">well</span>{{end}}{{with .Keys}}, {{.Keys}} keys since {{.Since.Format "2006-01-02 15:04:05 MST"}}{{end}}</td></tr>{{end}}</table>{{end}}
+{{if .Contradictions}}<h2>Check-ins for somebody else</h2><table>{{range $school, $n := .Contradictions}}<tr><td>{{$school}}</td><td class="n">{{$n}}</td></tr>{{end}}</table>{{end}}
 <h2>Requests</h2><table>{{range $name, $n := .Requests}}{{if $n}}<tr><td>{{$name}}</td><td class="n">{{$n}}</td></tr>{{end}}{{end}}</table>
 <h2>Origins</h2><table><tr><th>origin</th><th>asked now</th><th>waiting</th><th>refused</th><th>servers</th></tr>
 {{range .Origins}}<tr><td>{{.Name}}</td><td class="n">{{.InUse}} of {{.Max}}</td><td class="n">{{.Waiting}}</td><td class="n">{{.Refused}}</td>

@@ -81,7 +81,11 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
-	table, err := tableOf(c, origins, s.takes)
+	who, strangers, err := openIdentities(c, s.log, origins, was.who)
+	if err != nil {
+		return err
+	}
+	table, err := tableOf(c, origins, who, s.takes)
 	if err != nil {
 		return err
 	}
@@ -91,11 +95,13 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 		}
 	}
 	s.runOrigins(fresh)
+	s.runIdentities(strangers)
 	resize(origins)
 	s.proxy.Swap(table)
 	s.proxy.SetAccess(accessLogOf(c, s.options))
-	s.now.Store(&setting{config: c, origins: origins, loaded: out.At})
+	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
 	s.retire(was.origins, origins)
+	was.who.retire(who)
 	if s.takes != nil {
 		s.takes.retryNow()
 	}

@@ -110,6 +110,7 @@ type server struct {
 type setting struct {
 	config  *config.Config
 	origins map[string]*upstream
+	who     *identities
 	loaded  time.Time
 }
 
@@ -145,12 +146,17 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	if err != nil {
 		return s, fmt.Errorf("making the origins: %w", err)
 	}
-	table, err := tableOf(c, origins, s.takes)
+	who, strangers, err := openIdentities(c, log, origins, nil)
+	if err != nil {
+		return s, err
+	}
+	table, err := tableOf(c, origins, who, s.takes)
 	if err != nil {
 		return s, err
 	}
 	s.runOrigins(fresh)
-	s.now.Store(&setting{config: c, origins: origins, loaded: s.started})
+	s.runIdentities(strangers)
+	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
 	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o)}, table)
 	s.ops = newOps(s)
 	return s, nil

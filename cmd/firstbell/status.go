@@ -23,6 +23,11 @@ type statusReport struct {
 	Cache      cacheStatus      `json:"cache"`
 	Origins    []originStatus   `json:"origins"`
 	Attendance *attendStatus    `json:"attendance,omitempty"`
+	Identities []identityStatus `json:"identities,omitempty"`
+
+	// Contradictions counts by school the check-ins that named another student
+	// than their credential does.
+	Contradictions map[string]uint64 `json:"contradictions,omitempty"`
 }
 
 type configStatus struct {
@@ -184,6 +189,10 @@ func (s *server) report() *statusReport {
 	if s.takes != nil {
 		r.Attendance = s.takes.report()
 	}
+	for _, v := range now.who.list() {
+		r.Identities = append(r.Identities, identityReport(v))
+	}
+	r.Contradictions = p.Contradictions
 	return r
 }
 

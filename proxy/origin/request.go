@@ -80,7 +80,7 @@ func (r *Request) appendHead(b []byte) ([]byte, error) {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if !validName(f.Name) || !validValue(f.Value) {
-			return b, fmt.Errorf("field %q with value %q", clip(f.Name), clip(f.Value))
+			return b, fmt.Errorf("field %q, or its value", clip(f.Name)) // the value may be a secret
 		}
 		if !isWrittenHere(f.Name) {
 			b = appendField(b, f.Name, f.Value)

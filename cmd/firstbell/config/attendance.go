@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"firstbell/attendance/store"
+	"firstbell/proxy"
 )
 
 func (v *validator) attendance() {
@@ -139,19 +140,37 @@ func (v *validator) checkInRoute(path string, r *Route) {
 			v.wrong(path+"."+other.key, "remove it", "%s", other.why)
 		}
 	}
-	if !r.Identity.None {
-		v.wrong(path+".identity", "write identity: none, and know that anybody can check in for anybody", "the route does not say who vouches for the student")
-	} else {
-		v.warn(path+".identity", "verified identities come with a later version", "anybody can check in for anybody here; records, receipts and exports say verified: false")
+	switch {
+	case r.Identity.None:
+		v.warn(path+".identity", "let a token, a cookie or the login service vouch: identity: {jwt: …}, {cookie: …} or {forward_auth: …}",
+			"anybody can check in for anybody here; records, receipts and exports say verified: false")
+	case r.Identity.verifies() || v.identityMeant(path+".identity"):
+		v.identity(path, r)
+	default:
+		v.wrong(path+".identity", "write identity: {jwt: …}, {cookie: …} or {forward_auth: …}; or identity: none, and know that anybody can check in for anybody",
+			"the route does not say who vouches for the student")
 	}
 	if slices.Contains(r.Hosts, "*") {
 		v.warn(path+".hosts", `name the schools' hosts, such as "*.school.example"`, "whatever name a request carries becomes a school")
 	}
-	v.checkInFields(path+".check_in", r.CheckIn)
+	v.checkInFields(path+".check_in", r.CheckIn, &r.Identity)
+	if r.Reply != nil {
+		v.reply(path+".reply", r.Reply)
+	}
 }
 
-func (v *validator) checkInFields(path string, c *CheckIn) {
-	if c.Student == "" {
+func (v *validator) reply(path string, r *Reply) {
+	if r.Status == 0 && r.ContentType == "" && r.Body == "" && r.Redirect == "" {
+		v.wrong(path, `write reply: {status: 201}, or leave it out for 200 and the receipt as JSON`, "the reply says nothing")
+	}
+	if _, err := proxy.NewReply(proxy.ReplyConfig(*r)); err != nil {
+		what, fix := split(err.Error())
+		v.wrong(path, or(fix, "write one of those"), "%s", what)
+	}
+}
+
+func (v *validator) checkInFields(path string, c *CheckIn, id *Identity) {
+	if c.Student == "" && !id.verifies() {
 		v.wrong(path+".student", `add student: "json:/student_id"`, "nothing says which student checks in")
 	}
 	if c.PerClass && c.Class == "" {
@@ -170,8 +189,14 @@ func (v *validator) checkInFields(path string, c *CheckIn) {
 			continue
 		}
 		kind, what, fix := checkInField(f.value)
+		if kind == "claim" && what == "" {
+			what, fix = id.claimProblem(f.value[len("claim:"):])
+		}
 		if what != "" {
 			v.wrong(at, fix, "%s", what)
+			continue
+		}
+		if kind == "claim" {
 			continue
 		}
 		if kind != "header" && body != "" && kind != body {
@@ -195,7 +220,9 @@ func checkInField(text string) (kind, what, fix string) {
 	kind, rest, found := strings.Cut(text, ":")
 	switch {
 	case found && kind == "claim":
-		return kind, "claims need identity.jwt, which this version does not have", `take the field from the request: "json:/student_id"`
+		if rest == "" {
+			return kind, "claim: names no claim", `write "claim:sub"`
+		}
 	case found && kind == "json":
 		if !isPointer(rest) {
 			fix = eg

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -172,6 +171,7 @@ type Route struct {
 	Cache    *Cache        `yaml:"cache" eg:"{}"`
 	CheckIn  *CheckIn      `yaml:"check_in" eg:"{student: \"json:/student_id\"}"`
 	Collect  *Collect      `yaml:"collect" eg:"{sink: progress}"`
+	Reply    *Reply        `yaml:"reply" eg:"{status: 201}"`
 	Identity Identity      `yaml:"identity" eg:"none"`
 	Timeouts RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
 	_        struct{}      `yaml:"priority" later:"priorities come with a later one"`
@@ -191,7 +191,8 @@ type Cache struct {
 }
 
 // CheckIn says where in a request the fields of a check-in stand: json: and a
-// JSON pointer, form: and a field's name, or header: and a field's name.
+// JSON pointer, form: and a field's name, header: and a field's name, or claim:
+// and the name of what the route's identity vouches for.
 type CheckIn struct {
 	Student  string `yaml:"student" eg:"\"json:/student_id\""`
 	Class    string `yaml:"class" eg:"\"json:/class_id\""`
@@ -202,28 +203,14 @@ type CheckIn struct {
 	PerClass bool   `yaml:"per_class"`                      // a student checks in once per class, not once per period
 }
 
-// Identity is who vouches for a check-in. In this version nobody does, and the
-// file says so out loud.
-type Identity struct {
-	None bool // identity: none
-}
-
-func (i *Identity) choose(d *decoder, n ast.Node, path string) {
-	if text, ok := scalarText(n); ok && text == "none" {
-		i.None = true
-		return
-	}
-	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 {
-		kind, _ := scalarText(m.Values[0].Key)
-		switch kind {
-		case "jwt", "cookie", "forward_auth":
-			d.problem(place(m.Values[0]), join(path, kind), "not in this version: check-ins whose sender is verified come with a later one",
-				"write identity: none, and know that anybody can check in for anybody")
-			d.bad[path] = true
-			return
-		}
-	}
-	d.problem(d.at[path], path, fmt.Sprintf("expected none, found %s", kindOf(n)), "write identity: none")
+// Reply is how a check-in that has its receipt is answered: 200 and the receipt
+// as JSON unless said. In body and redirect ${receipt} and the like stand for
+// the receipt's values.
+type Reply struct {
+	Status      int    `yaml:"status" eg:"201"`
+	ContentType string `yaml:"content_type" eg:"application/json"`
+	Body        string `yaml:"body" eg:"'{\"ok\": true, \"receipt\": \"${receipt}\"}'"`
+	Redirect    string `yaml:"redirect" eg:"\"/lessons?receipt=${receipt}\""` // by a 303, for browsers that show a page
 }
 
 // RouteTimeouts bound a whole exchange; the phases have the origin's.

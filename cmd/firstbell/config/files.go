@@ -16,6 +16,7 @@ func (v *validator) serving() {
 		o.Token = v.secretFile("ops.token_file", o.TokenFile)
 		v.tokenLength("ops.token_file", o.Token)
 	}
+	v.identitySecrets()
 	a := v.c.Attendance
 	if a == nil {
 		return

@@ -228,8 +228,14 @@ func (v *validator) originRoute(path string, r *Route) {
 		}
 		v.wrong(path+".origin", fix, "there is no origin %q", r.Origin)
 	}
-	if v.given(path + ".identity") {
-		v.wrong(path+".identity", "remove it", "identity says who vouches for a check-in, and this route takes none")
+	switch {
+	case r.Identity.None:
+		v.wrong(path+".identity", "remove it", "identity: none is for routes that take check-ins; here it says nothing, as nobody is asked who they are")
+	case v.given(path + ".identity"):
+		v.identity(path, r)
+	}
+	if v.given(path + ".reply") {
+		v.wrong(path+".reply", "remove it", "reply says how a check-in is answered, and this route takes none")
 	}
 	if r.Cache != nil {
 		v.cache(path+".cache", r.Cache)

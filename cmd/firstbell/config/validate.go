@@ -275,6 +275,9 @@ func (v *validator) origins() {
 	for _, r := range v.c.Routes {
 		if r != nil {
 			used[r.Origin] = true
+			if f := r.Identity.ForwardAuth; f != nil {
+				used[f.Origin] = true
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.c.Origins)) {
