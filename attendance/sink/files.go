@@ -28,6 +28,10 @@ type positionJSON struct {
 	Until uint64 `json:"until"`
 }
 
+// ReadPosition returns how far the sink whose directory this is has come. It may
+// be called beside a running sink.
+func ReadPosition(dir string) (attendance.Position, error) { return readPosition(dir) }
+
 func readPosition(dir string) (attendance.Position, error) {
 	path := filepath.Join(dir, positionFile)
 	data, err := os.ReadFile(path)

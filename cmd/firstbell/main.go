@@ -39,6 +39,7 @@ func commands() []command {
 		{"demo", "play a school morning on this machine", runDemo},
 		{"export", "write the register of a day as csv, xlsx or jsonl", runExport},
 		{"attendance", "judge a day again, show or rotate the signing keys", runAttendance},
+		{"reconcile", "hold receipts, journal, store, export and sinks of a day against each other", runReconcile},
 		{"verify", "check receipts offline, with public keys alone", runVerify},
 		{"inspect", "show the journal: segments, records, damage", runInspect},
 		{"status", "show how a running firstbell does", runStatus},
