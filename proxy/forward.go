@@ -184,17 +184,36 @@ func (x *exchange) forwarding(name string) []byte {
 	return nil
 }
 
-// ours reports the fields that are written anew, or are not for the origin.
+// ours reports the fields that are written anew, or that a stranger must not
+// send to an origin: they tell it where a request came from, or that it was for
+// another URL. An origin behind CGI or WSGI reads '_' in a name as '-', so we
+// do.
 func ours(name []byte) bool {
 	switch len(name) {
-	case 3, 4, 6, 9, 14: // the lengths of those below
-		for _, n := range [...]string{"Via", "Host", "Expect", "Forwarded", "X-Real-IP", "Content-Length"} {
-			if field.EqualName(name, n) {
+	case 3, 4, 6, 9, 13, 14: // the lengths of those below
+		for _, n := range [...]string{"Via", "Host", "Expect", "Forwarded", "X-Real-IP", "X-Rewrite-URL", "Content-Length", "X-Original-URL"} {
+			if sameName(name, n) {
 				return true
 			}
 		}
 	}
-	return len(name) > 12 && bytes.EqualFold(name[:12], []byte("X-Forwarded-"))
+	return len(name) > 12 && sameName(name[:12], "X-Forwarded-") || len(name) > 8 && sameName(name[:8], "X-Accel-")
+}
+
+// sameName compares two names without regard to case, and to '_' for '-'.
+func sameName(a []byte, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i, c := range a {
+		if c == '_' {
+			c = '-'
+		}
+		if d := b[i]; c|0x20 != d|0x20 {
+			return false
+		}
+	}
+	return true
 }
 
 // forwarded is the value of a Forwarded field (RFC 7239).

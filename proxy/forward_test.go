@@ -53,9 +53,9 @@ func TestFieldsOfOneConnectionAreNotPassedOn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g, o := newRawGate(t, plain, says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Once\r\nX-Once: 1\r\nKeep-Alive: timeout=5\r\nX-Kept: yes\r\nProxy-Authenticate: Basic\r\nSet-Cookie: a=1; Path=/x\r\nSet-Cookie: a=2\r\n\r\nok"))
 		got := g.raw("GET /p HTTP/1.1\r\nHost: school.example\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTE: trailers\r\nUpgrade: h2c\r\n" +
-			"Proxy-Authorization: Basic x\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Host: evil\r\nX-Real-IP: 6.6.6.6\r\nVia: 1.0 fred\r\nCookie: a=b;c=d\r\nX-End: yes\r\n\r\n")
+			"Proxy-Authorization: Basic x\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Host: evil\r\nX-Real-IP: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nx-forwarded_proto: https\r\nX-Original-URL: /admin\r\nX-Rewrite-Url: /admin\r\nX-Accel-Redirect: /admin\r\nVia: 1.0 fred\r\nCookie: a=b;c=d\r\nX-End: yes\r\n\r\n")
 		seen := <-o.received
-		for _, gone := range []string{"X-Hop", "TE:", "Upgrade", "Proxy-Authorization", "6.6.6.6", "evil"} {
+		for _, gone := range []string{"X-Hop", "TE:", "Upgrade", "Proxy-Authorization", "6.6.6.6", "evil", "/admin", "X_", "https"} {
 			if strings.Contains(seen, gone) {
 				t.Errorf("the origin saw %q in\n%s", gone, seen)
 			}
