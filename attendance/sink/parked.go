@@ -19,8 +19,9 @@ import (
 
 // parked.jsonl has one line of JSON per record that was parked, and one per
 // record that somebody dealt with, in the order in which it happened; it only
-// grows. The last line about a record counts: one with "settled" closes it. A
-// line that a crash cut short is followed by the whole one.
+// grows. The last line about a record counts: one with "settled" closes it. So
+// the line that closes a record is also the audit line: who did it, when, what
+// and why. A line that a crash cut short is followed by the whole one.
 
 // Parked is a record that the sink would not take.
 type Parked struct {
@@ -31,6 +32,8 @@ type Parked struct {
 	Record   json.RawMessage `json:"record,omitempty"`  // a check-in in the names of the wire; what was collected is not shown
 	Event    []byte          `json:"event,omitempty"`   // as the journal holds it: what is tried again
 	Settled  string          `json:"settled,omitempty"` // delivered or dropped: the record is not parked any more
+	Author   string          `json:"author,omitempty"`  // who asked for what this line is about
+	Why      string          `json:"why,omitempty"`     // and why
 }
 
 // id tells parked records apart: positions begin anew with a new journal.
@@ -127,29 +130,53 @@ func ReadParked(dir string) iter.Seq2[Parked, error] {
 	}
 }
 
-func readParked(dir string) ([]Parked, error) {
-	f, err := os.Open(filepath.Join(dir, parkedFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// ReadHandled yields the audit lines of a sink's directory, oldest first: what
+// was tried again or dropped, by whom, when and why.
+func ReadHandled(dir string) iter.Seq2[Parked, error] {
+	return func(yield func(Parked, error) bool) {
+		for p, err := range parkedLines(dir) {
+			if (err != nil || p.Author != "") && !yield(p, err) {
+				return
+			}
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var all []Parked
-	at := make(map[parkedID]int) // index in all
-	lines := bufio.NewReaderSize(f, parkedLineMax)
-	for {
-		line, err := lines.ReadSlice('\n')
-		if err == io.EOF {
-			break // a last line without its end was never acknowledged
+}
+
+// parkedLines yields the lines of the file.
+func parkedLines(dir string) iter.Seq2[Parked, error] {
+	return func(yield func(Parked, error) bool) {
+		f, err := os.Open(filepath.Join(dir, parkedFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", f.Name(), err)
+			yield(Parked{}, err)
+			return
 		}
-		var p Parked
-		if json.Unmarshal(line, &p) != nil {
-			continue
+		defer f.Close()
+		for lines := bufio.NewReaderSize(f, parkedLineMax); ; {
+			line, err := lines.ReadSlice('\n')
+			if err == io.EOF {
+				return // a last line without its end was never acknowledged
+			}
+			var p Parked
+			if err != nil {
+				yield(p, fmt.Errorf("reading %s: %w", f.Name(), err))
+				return
+			}
+			if json.Unmarshal(line, &p) == nil && !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+func readParked(dir string) ([]Parked, error) {
+	var all []Parked
+	at := make(map[parkedID]int) // index in all
+	for p, err := range parkedLines(dir) {
+		if err != nil {
+			return nil, err
 		}
 		i, known := at[p.id()]
 		switch {
@@ -175,26 +202,31 @@ type Handled struct {
 	Reason   string `json:"reason,omitempty"` // why it is still parked
 }
 
-// handleMax bounds how many parked records are dealt with in one go.
-const handleMax = 1000
+const (
+	// handleMax bounds how many parked records are dealt with in one go.
+	handleMax = 10_000
 
-// ErrNotParked says that a key that was asked for is not parked.
-var ErrNotParked = errors.New("is not parked")
+	// handlePart is how many of them are sent together.
+	handlePart = 1000
+)
+
+// Asked says who wants parked records dealt with, and why. Both are required.
+type Asked struct{ Author, Why string }
 
 // choose returns the parked records of the keys, at most handleMax; without
-// keys the oldest. The caller holds turn.
+// keys the oldest. Keys that are not parked here are passed over. The caller
+// holds turn.
 func (s *Sink) choose(keys []string) ([]Parked, error) {
 	open, err := readParked(s.dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range keys {
-		if !slices.ContainsFunc(open, func(p Parked) bool { return p.Key == key }) {
-			return nil, fmt.Errorf("%s %w", key, ErrNotParked)
-		}
-	}
 	if len(keys) > 0 {
-		open = slices.DeleteFunc(open, func(p Parked) bool { return !slices.Contains(keys, p.Key) })
+		wanted := make(map[string]bool, len(keys))
+		for _, key := range keys {
+			wanted[key] = true
+		}
+		open = slices.DeleteFunc(open, func(p Parked) bool { return !wanted[p.Key] })
 	}
 	return open[:min(len(open), handleMax)], nil
 }
@@ -209,25 +241,38 @@ func (s *Sink) take(ctx context.Context) error {
 	}
 }
 
-// Retry sends parked records of the keys again, without keys the oldest
-// thousand, beside the delivery. Those that the receiver takes now are not
-// parked any more, which is on disk when it returns; those that it refuses stay
-// with the new reason. After an error all of them are parked as before,
-// although the receiver may have taken some: their keys make that harmless.
-func (s *Sink) Retry(ctx context.Context, keys []string) ([]Handled, error) {
+// Retry sends parked records of the keys again, without keys the oldest 10,000,
+// beside the delivery. Those that the receiver takes now are not parked any
+// more, which is on disk when it returns; those that it refuses stay with the
+// new reason. With an error comes what was dealt with before it; of the rest,
+// which is parked as before, the receiver may have taken some: their keys make
+// that harmless.
+func (s *Sink) Retry(ctx context.Context, keys []string, by Asked) ([]Handled, error) {
 	if err := s.take(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { <-s.turn }()
 	chosen, err := s.choose(keys)
-	if err != nil {
-		return nil, fmt.Errorf("trying parked records of sink %s again: %w", s.name, err)
+	var handled []Handled
+	for part := range slices.Chunk(chosen, handlePart) {
+		var some []Handled
+		if some, err = s.retry(ctx, part, by); err != nil {
+			break
+		}
+		handled = append(handled, some...)
 	}
-	var records []record
+	if err != nil {
+		return handled, fmt.Errorf("trying parked records of sink %s again: %w", s.name, err)
+	}
+	return handled, nil
+}
+
+func (s *Sink) retry(ctx context.Context, chosen []Parked, by Asked) ([]Handled, error) {
+	records := make([]record, 0, len(chosen))
 	for i := range chosen {
 		e, err := attendance.DecodeEvent(chosen[i].Event)
 		if err != nil {
-			return nil, fmt.Errorf("trying %s again: the record cannot be read (%w); deliver it by hand and drop it here", chosen[i].Key, err)
+			return nil, fmt.Errorf("%s cannot be read (%w); deliver it by hand and drop it here", chosen[i].Key, err)
 		}
 		e.Seq = chosen[i].Position
 		records = append(records, recordOf(&e))
@@ -235,14 +280,14 @@ func (s *Sink) Retry(ctx context.Context, keys []string) ([]Handled, error) {
 	p := newPassage(0, 0)
 	p.again, p.size = true, len(records)
 	if err := s.carrier.carry(ctx, s, p, records); err != nil {
-		return nil, fmt.Errorf("trying parked records of sink %s again: %w", s.name, err)
+		return nil, err
 	}
-	return s.settle(chosen, p.parked, "delivered")
+	return s.settle(chosen, p.parked, "delivered", by)
 }
 
 // Drop takes parked records of the keys off the list for good, without keys the
-// oldest thousand. They stay in the file, marked.
-func (s *Sink) Drop(ctx context.Context, keys []string) ([]Handled, error) {
+// oldest 10,000. They stay in the file, marked.
+func (s *Sink) Drop(ctx context.Context, keys []string, by Asked) ([]Handled, error) {
 	if err := s.take(ctx); err != nil {
 		return nil, err
 	}
@@ -251,22 +296,23 @@ func (s *Sink) Drop(ctx context.Context, keys []string) ([]Handled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dropping parked records of sink %s: %w", s.name, err)
 	}
-	return s.settle(chosen, nil, "dropped")
+	return s.settle(chosen, nil, "dropped", by)
 }
 
 // settle notes what became of the chosen: still parked, or the result.
-func (s *Sink) settle(chosen, still []Parked, result string) ([]Handled, error) {
-	reasons := make(map[parkedID]Parked)
+func (s *Sink) settle(chosen, still []Parked, result string, by Asked) ([]Handled, error) {
+	refused := make(map[parkedID]Parked)
 	for _, p := range still {
-		reasons[p.id()] = p
+		refused[p.id()] = p
 	}
 	handled, lines := []Handled{}, []Parked(nil)
 	for i := range chosen {
 		h := Handled{Key: chosen[i].Key, Position: chosen[i].Position, Result: result}
 		line := Parked{Time: time.Now().UTC(), Position: h.Position, Key: h.Key, Settled: result}
-		if again, refused := reasons[chosen[i].id()]; refused {
+		if again, is := refused[chosen[i].id()]; is {
 			h.Result, h.Reason, line = "parked", again.Reason, again
 		}
+		line.Author, line.Why = by.Author, by.Why
 		handled, lines = append(handled, h), append(lines, line)
 	}
 	if err := s.park(lines); err != nil {
