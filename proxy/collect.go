@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"firstbell/attendance"
 	"firstbell/proxy/field"
@@ -114,8 +116,12 @@ func (r *reading) collectKey(x *exchange, places []Ref) (string, error) {
 	parts := make([]string, len(places))
 	for i := range places {
 		value, err := r.value(x, &places[i])
-		if err == nil && value == "" {
+		switch {
+		case err != nil:
+		case value == "":
 			err = errors.New("is missing")
+		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
+			err = errors.New("is not plain text")
 		}
 		if err != nil {
 			return "", fmt.Errorf("a part of the key, %s, %w", places[i].place(), err)
