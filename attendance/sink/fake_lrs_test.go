@@ -60,7 +60,7 @@ func (l *fakeLRS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such resource", 404)
 		return
 	case r.Header.Get("Authorization") != "Basic dTpw":
-		http.Error(w, "who are you", 401)
+		http.Error(w, "who are you", http.StatusUnauthorized)
 		return
 	case r.Header.Get("X-Experience-API-Version") != l.version:
 		http.Error(w, "X-Experience-API-Version "+r.Header.Get("X-Experience-API-Version"), 400)
@@ -112,7 +112,7 @@ func (l *fakeLRS) post(w http.ResponseWriter, body []byte) {
 		}
 		id := s["id"].(string)
 		if before, has := l.statements[id]; has && (l.strict || !reflect.DeepEqual(essence(before), essence(s))) {
-			http.Error(w, "a statement with the id "+id+" is there", 409)
+			http.Error(w, "a statement with the id "+id+" is there", http.StatusConflict)
 			return
 		}
 		ids = append(ids, id)
