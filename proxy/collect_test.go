@@ -17,13 +17,13 @@ import (
 
 // keptDisk is a disk that keeps what it is given.
 type keptDisk struct {
-	disk
+	brokenDisk
 	mu   sync.Mutex
 	kept []attendance.Event
 }
 
 func (d *keptDisk) Append(records [][]byte) (uint64, error) {
-	first, err := d.disk.Append(records)
+	first, err := d.brokenDisk.Append(records)
 	if err != nil {
 		return first, err
 	}

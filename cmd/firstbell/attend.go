@@ -25,6 +25,9 @@ const attendanceUsage = `usage: firstbell attendance COMMAND [flags]
 func attendanceCommands() []command {
 	return []command{
 		{"recompute", "judge the check-ins of a day again after a wrong timetable", runRecompute},
+		{"parked", "list what sinks would not take, and why", runParked},
+		{"retry", "send parked records again", runRetry},
+		{"drop", "give parked records up", runDrop},
 		{"keys", "show or rotate the keys that receipts are sealed with", runKeys},
 	}
 }

@@ -31,6 +31,7 @@ func newOps(s *server) *http.Server {
 	mux.HandleFunc("GET /{$}", s.servePage)
 	mux.HandleFunc("POST /reload", s.serveReload)
 	mux.HandleFunc("POST /purge", s.servePurge)
+	mux.HandleFunc("POST /attendance/parked", s.serveParked)
 	mux.HandleFunc("POST /attendance/recompute", s.serveRecompute)
 	mux.HandleFunc("POST /attendance/keys/rotate", s.serveRotate)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
