@@ -88,13 +88,13 @@ func (b *batch) leaveRoll() {
 		it := &b.items[i]
 		s := it.day.shard(&it.id)
 		s.mu.Lock()
-		if e, ok := s.entries[it.id]; ok && e.batch == b.seq {
+		if e, ok := s.entries.get(&it.id); ok && e.batch == b.seq {
 			if it.had {
 				it.old.presses = e.presses
 				it.old.flags |= e.flags & entryDirty
-				s.entries[it.id] = it.old
+				s.entries.put(&it.id, it.old)
 			} else {
-				delete(s.entries, it.id)
+				s.entries.drop(&it.id)
 			}
 		}
 		s.mu.Unlock()

@@ -2,7 +2,10 @@ package attendance
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +43,52 @@ func processTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkTakeOnARoll is a new check-in beside so many that are on the roll
+// already: its cost is that of its cache misses.
+func BenchmarkTakeOnARoll(b *testing.B) {
+	for _, keys := range []int{1_000, 10_000, 100_000, 1_000_000, 7_000_000} {
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			r := mustNew(b, Config{Log: &nullLog{}, Secret: mustSecret(b)})
+			stop := run(b, r)
+			p := press("somebody")
+			take(b, r, p)
+			d := r.roll.all()[0]
+			e := sampleEvent()
+			random := rand.New(rand.NewPCG(1, 2))
+			for range keys {
+				binary.LittleEndian.PutUint64(e.ID[:], random.Uint64())
+				binary.LittleEndian.PutUint64(e.ID[8:], random.Uint64())
+				d.restore(&e)
+			}
+			runtime.GC()
+			// So many that the roll does not grow by half, the same ones in turn.
+			const fresh = 500
+			ids := make([]claim, fresh)
+			for i := range ids {
+				ids[i].press = Press{Host: p.Host, Student: fmt.Sprintf("fresh%d", i), Class: p.Class}
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c := ids[i%fresh]
+				if err := r.place(&c); err != nil {
+					b.Fatal(err)
+				}
+				s := c.day.shard(&c.id)
+				s.mu.Lock()
+				if _, ok := s.entries.get(&c.id); ok {
+					s.entries.drop(&c.id)
+				}
+				s.entries.put(&c.id, c.entry())
+				s.mu.Unlock()
+			}
+			b.StopTimer()
+			if err := stop(); err != nil {
+				b.Error(err)
+			}
+		})
+	}
 }
 
 // nullLog forgets everything.

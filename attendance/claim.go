@@ -95,7 +95,7 @@ func (r *Recorder) hasReceipt(c *claim) bool {
 	s := d.shard(&c.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.entries[c.id]
+	e, ok := s.entries.get(&c.id)
 	return ok && r.durable(&e)
 }
 

@@ -67,7 +67,7 @@ func (r *Recorder) Knows(id ReceiptID) bool {
 	for _, d := range r.roll.all() {
 		s := d.shard(&id)
 		s.mu.Lock()
-		e, ok := s.entries[id]
+		e, ok := s.entries.get(&id)
 		s.mu.Unlock()
 		if ok && r.durable(&e) {
 			return true

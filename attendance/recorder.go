@@ -207,7 +207,7 @@ func (r *Recorder) enter(c *claim) (seat, error) {
 	shard := c.day.shard(&c.id)
 	for {
 		shard.mu.Lock()
-		e, ok := shard.entries[c.id]
+		e, ok := shard.entries.get(&c.id)
 		if !ok || (r.durable(&e) && c.improves(&e)) {
 			s, err := r.joinLocked(shard, c, e, ok)
 			shard.mu.Unlock()
@@ -270,7 +270,7 @@ func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (
 	r.waiting.Add(1)
 	r.mu.Unlock()
 
-	shard.entries[c.id] = fresh
+	shard.entries.put(&c.id, fresh)
 	if had {
 		c.count(shard, fresh)
 	}

@@ -215,12 +215,12 @@ func (d *day) tellPresses(s *rollShard, b *batch, nowMs int64, limit int) (told 
 	for ; told < limit && len(s.dirty) > 0; told++ {
 		id := s.dirty[len(s.dirty)-1]
 		s.dirty = s.dirty[:len(s.dirty)-1]
-		e, ok := s.entries[id]
+		e, ok := s.entries.get(&id)
 		if !ok {
 			continue // its batch failed
 		}
 		e.flags &^= entryDirty
-		s.entries[id] = e
+		s.entries.put(&id, e)
 		b.buf = appendPresses(b.buf, &id, d.date, nowMs, uint32(e.presses))
 		b.ends = append(b.ends, len(b.buf))
 	}
