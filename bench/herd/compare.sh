@@ -2,7 +2,7 @@
 # Plays the herd against firstbell and, where they are installed, nginx and
 # Varnish, one after the other on loopback, and prints one Markdown table.
 #
-#   bench/herd/compare.sh [options of herd, such as -urls 10000 or -cases 1,5]
+#   bench/herd/compare.sh [options of herd, such as -urls 10000, -cases 1,5 or -leaks]
 #
 # It needs go; it installs nothing (Debian: apt-get install nginx varnish), and
 # it ends only the processes that it started. Ports HERD_PORT (18080 unless
@@ -82,6 +82,7 @@ http {
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_set_header Host \$http_host;
+      proxy_set_header X-Forwarded-For \$remote_addr;
       proxy_cache herd;
       proxy_cache_key \$scheme\$http_host\$request_uri;
       proxy_cache_lock on;

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -177,12 +179,47 @@ func TestResultsStandSideBySide(t *testing.T) {
 
 func TestFlagsThatMeanNothingAreRefused(t *testing.T) {
 	for _, args := range [][]string{
-		{"-cases", "11"}, {"-cases", "x"}, {"-urls", "0"}, {"-urls", "1000000"}, {"a.json"}, {"-merge"},
+		{"-requests", "0"}, {"-requests", "100000000"}, {"-cases", "99"}, {"-cases", "x"}, {"-urls", "0"}, {"-urls", "1000000"}, {"a.json"}, {"-merge"},
 		{"-target", "127.0.0.1:80"}, {"-target", "https://a:1"}, {"-merge", "/nowhere/a.json"},
 	} {
 		var out bytes.Buffer
 		if err := run(t.Context(), args, &out, &out); err == nil {
 			t.Errorf("%q: got no error, want one", args)
 		}
+	}
+}
+
+// TestLeaksAreLookedForAndTold asks an origin that lies, with no proxy between.
+func TestLeaksAreLookedForAndTold(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close()
+	var out, told bytes.Buffer
+	args := []string{"-leaks", "-requests", "1500", "-seed", "7", "-json", "-name", "nobody", "-target", "http://" + address, "-origin", address}
+	if err := run(t.Context(), args, &out, &told); !errors.Is(err, errMissed) {
+		t.Errorf("run: %v, want %v", err, errMissed)
+	}
+	var r result
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.Name != "nobody" {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	found := make(map[string]string)
+	for _, row := range r.Rows {
+		found[row.What] = row.Verdict
+	}
+	for what, want := range map[string]string{
+		"bytes that nobody asked for":                          fail,
+		"a page from before a change that was confirmed":       pass,
+		"a user's no-cache page given to another after a 304*": pass,
+	} {
+		if found[what] != want {
+			t.Errorf("%s: got %q, want %q", what, found[what], want)
+		}
+	}
+	if !strings.Contains(told.String(), "before that, at the same resource:") || !strings.Contains(told.String(), "overruns") {
+		t.Errorf("the findings are not told: %s", told.String())
 	}
 }

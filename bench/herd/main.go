@@ -43,6 +43,9 @@ type options struct {
 	report, asJSON             bool
 	merge                      bool
 	files                      []string
+	leaks                      bool
+	requests                   int
+	seed                       uint64
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -57,6 +60,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	wanted := flags.String("cases", "", "numbers of the cases to play, such as 1,5 (default: all)")
 	flags.BoolVar(&o.report, "report", false, "exit 0 also when a bar is missed")
 	flags.BoolVar(&o.asJSON, "json", false, "print JSON")
+	flags.BoolVar(&o.leaks, "leaks", false, "play no cases: look for pages given to the wrong person, with random requests")
+	flags.IntVar(&o.requests, "requests", 20_000, "how many requests -leaks makes, 1 to 10,000,000")
+	flags.Uint64Var(&o.seed, "seed", 0, "what -leaks draws its requests from (default: another each time)")
 	flags.BoolVar(&o.merge, "merge", false, "play nothing: print the JSON results named as arguments side by side, in Markdown")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -67,6 +73,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	if o.colds < 1 || o.colds > 100_000 {
 		return nil, fmt.Errorf("reading the flags: -urls %d: 1 to 100,000 are possible", o.colds)
+	}
+	if o.requests < 1 || o.requests > 10_000_000 {
+		return nil, fmt.Errorf("reading the flags: -requests %d: 1 to 10,000,000 are possible", o.requests)
 	}
 	for _, n := range strings.FieldsFunc(*wanted, func(r rune) bool { return r == ',' }) {
 		i, err := strconv.Atoi(n)
@@ -94,17 +103,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("serving the origin: %w", err)
 	}
-	s := newSuite(ln, dialer(target.Host), dialer(ln.Addr().String()))
-	defer s.origin.close()
-	s.colds, s.proxy.host = o.colds, target.Host
-	if o.host != "" {
-		s.proxy.host = o.host
-	}
 	result := result{Name: o.name}
 	if result.Name == "" {
 		result.Name = o.target
 	}
-	if result.Rows, err = s.play(ctx, o.wanted); err != nil {
+	if o.leaks {
+		result.Rows, err = playLeaks(ctx, o, target.Host, ln, stderr)
+	} else {
+		result.Rows, err = playCases(ctx, o, target.Host, ln)
+	}
+	if err != nil {
 		return err
 	}
 	if o.asJSON {
@@ -119,6 +127,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		err = fmt.Errorf("%w: %d of %d", errMissed, n, len(result.Rows))
 	}
 	return err
+}
+
+// playCases plays the herd's cases with an origin at ln, which it closes.
+func playCases(ctx context.Context, o *options, target string, ln net.Listener) ([]row, error) {
+	s := newSuite(ln, dialer(target), dialer(ln.Addr().String()))
+	defer s.origin.close()
+	s.colds, s.proxy.host = o.colds, target
+	if o.host != "" {
+		s.proxy.host = o.host
+	}
+	return s.play(ctx, o.wanted)
 }
 
 type dial func(context.Context) (net.Conn, error)

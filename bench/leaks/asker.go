@@ -48,6 +48,9 @@ type answer struct {
 
 func newAsker(w *world, n int) *asker {
 	k := &asker{w: w, address: int8(n % addresses)}
+	if w.options.OneAddress {
+		k.address = -1
+	}
 	k.draw = draw{Rand: rand.New(rand.NewPCG(w.options.Seed, uint64(n)+1)), w: w, held: make(map[int]*holding)}
 	k.seen.kinds = make(map[string]int)
 	return k
@@ -98,7 +101,7 @@ func (k *asker) hangUp() {
 // ask sends questions at once and judges the answers.
 func (k *asker) ask(ctx context.Context, questions []*question) {
 	if k.conn == nil {
-		conn, err := k.w.options.Dial(ctx, int(k.address))
+		conn, err := k.w.options.Dial(ctx, max(0, int(k.address)))
 		if err != nil {
 			if ctx.Err() == nil {
 				k.w.found(Finding{Leak: Causeless, Detail: "connecting: " + err.Error()})

@@ -78,6 +78,9 @@ func (d *desk) fail(a *asked) error {
 	return d.send(append(b, d.content...))
 }
 
+// nonsense is the content of a response that nobody should believe.
+const nonsense = "nope"
+
 // lie sends what is no answer to the request. A lie fits one read of any
 // client, so that it is there to be seen when the response before it ends.
 func (d *desk) lie(a *asked, flaw flaw) error {
@@ -106,12 +109,12 @@ func (d *desk) lie(a *asked, flaw flaw) error {
 		b = append(b, content[:half]...)
 	case garbles:
 		b = append(b, [...]string{"no colon here\r\n", "X-Nul: a\x00b\r\n", ": no name\r\n", "Content-Length : 4\r\n", "X-Bare: a\rSet-Cookie: b\r\n"}[d.IntN(5)]...)
-		b = append(append(b, "Content-Length: 4\r\n\r\n"...), "nope"...)
+		b = append(append(b, "Content-Length: 4\r\n\r\n"...), nonsense...)
 	case frames:
 		b = append(b, [...]string{
 			"Content-Length: 4\r\nContent-Length: 40\r\n\r\n",
-			"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nnope\r\n0\r\n\r\n",
-			"Transfer-Encoding: gzip, chunked\r\n\r\n4\r\nnope\r\n0\r\n\r\n",
+			"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n" + nonsense + "\r\n0\r\n\r\n",
+			"Transfer-Encoding: gzip, chunked\r\n\r\n4\r\n" + nonsense + "\r\n0\r\n\r\n",
 			"Content-Length: -4\r\n\r\n",
 			"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
 		}[d.IntN(5)]...)

@@ -210,6 +210,8 @@ func (k *asker) explain(q *question, a *answer, s *served, want []byte) {
 	}
 	reps := repsIn(content)
 	switch {
+	case string(content) == nonsense:
+		k.found(q, a, Malformed, q.res.kind.name)
 	case len(reps) > 1:
 		k.found(q, a, Mixture, fmt.Sprintf("of contents %x, the header section is of %x", reps, s.rep.id))
 	case len(reps) == 1 && reps[0] != s.rep.id:

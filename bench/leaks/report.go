@@ -3,6 +3,9 @@ package leaks
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -29,6 +32,7 @@ const (
 	Foreign
 	Mixture
 	Short
+	Malformed
 	Unasked
 	Coding
 	Unchanged
@@ -57,6 +61,7 @@ func (l Leak) String() string {
 		Foreign:        "content that is not the header section's",
 		Mixture:        "bytes of several contents in one",
 		Short:          "a content cut short as if it were whole",
+		Malformed:      "a response that makes no sense passed on",
 		Unasked:        "bytes that nobody asked for",
 		Coding:         "a coding that the client refuses",
 		Unchanged:      "a page from before a change that was confirmed",
@@ -98,7 +103,8 @@ type Report struct {
 	Requests int
 	Took     time.Duration
 	Counts   map[Leak]int
-	Findings []Finding // the first ones of each kind, with their history
+	Kinds    map[Leak]map[string]int // the same by the kind of the URL
+	Findings []Finding               // the first ones of each kind, with their history
 
 	Fetches     int // requests that reached the origin
 	Shared      int // answers made for somebody else's request, rightly
@@ -133,6 +139,23 @@ func (r *Report) Print(w io.Writer) error {
 	return err
 }
 
+// PrintKinds writes which kinds of URLs showed what.
+func (r *Report) PrintKinds(w io.Writer) error {
+	for _, l := range Leaks() {
+		if r.Counts[l] == 0 {
+			continue
+		}
+		var parts []string
+		for _, kind := range slices.Sorted(maps.Keys(r.Kinds[l])) {
+			parts = append(parts, fmt.Sprintf("%s %d", kind, r.Kinds[l][kind]))
+		}
+		if _, err := fmt.Fprintf(w, "%s: %s\n", l, strings.Join(parts, ", ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A tally counts what happens in a run.
 type tally struct {
 	mu sync.Mutex // guards all
@@ -145,6 +168,12 @@ func (w *world) found(f Finding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.Counts[f.Leak]++
+	if f.res != nil {
+		if t.Kinds[f.Leak] == nil {
+			t.Kinds[f.Leak] = make(map[string]int)
+		}
+		t.Kinds[f.Leak][f.res.kind.name]++
+	}
 	if t.Counts[f.Leak] > 2 && len(t.Findings) >= findingsMax || t.Counts[f.Leak] > findingsMax {
 		return
 	}

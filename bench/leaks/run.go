@@ -22,6 +22,9 @@ type Options struct {
 	// 3): Network, which is "127.0.0." unless said, and number+1.
 	Dial    func(ctx context.Context, address int) (net.Conn, error)
 	Network string
+	// OneAddress says that all clients come from one address, whatever Dial is
+	// asked for: then nothing is found out about addresses.
+	OneAddress bool
 	// Origin is where the proxy finds its origin. Run closes it.
 	Origin net.Listener
 	// Hosts are the names of the schools, at least two; nil for one.test and
@@ -114,6 +117,7 @@ var queries = []string{"", "?a=1&b=2", "?b=2&a=1", "?A=1&b=2", "?"}
 func newWorld(o Options) *world {
 	w := &world{options: o, began: time.Now(), byURL: make(map[string]*resource), reps: make(map[repKey]*rep)}
 	w.tally.Seed, w.tally.Counts, w.tally.SharedKinds = o.Seed, make(map[Leak]int), make(map[string]int)
+	w.tally.Kinds = make(map[Leak]map[string]int)
 	for i, query := range queries {
 		for n := range kinds {
 			k := &kinds[n]

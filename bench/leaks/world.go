@@ -283,7 +283,7 @@ func differs(a, b *traits, vary aspect) (Leak, string) {
 		return VaryPage, "Accept-Language"
 	case vary&byClass != 0 && a.class != b.class:
 		return VaryPage, "X-Class"
-	case vary&byAddress != 0 && a.address != b.address:
+	case vary&byAddress != 0 && a.address >= 0 && a.address != b.address:
 		return VaryPage, "X-Forwarded-For"
 	case vary&byContent != 0 && a.content != b.content:
 		return ContentIgnored, ""
