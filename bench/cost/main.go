@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -44,8 +45,31 @@ func main() {
 // load is how much one round asks for.
 type load struct{ requests, connections int }
 
-// page is what a hit answers with: 1 KiB.
-var page = bytes.Repeat([]byte("firstbell "), 103)[:1024]
+// page returns what the origin has at /lessons/SIZE: text that shrinks to about
+// a third, as lessons do, and at /media/SIZE what does not shrink.
+func page(size int, media bool) []byte {
+	rng := rand.New(rand.NewPCG(1, uint64(size)))
+	b := make([]byte, 0, size+16)
+	for len(b) < size {
+		if media {
+			b = append(b, byte(rng.Uint32()))
+		} else {
+			b = fmt.Appendf(b, "<p>%d</p> lesson ", rng.IntN(1e6))
+		}
+	}
+	return b[:size]
+}
+
+// hits are the pages that are asked for again and again. The 20 KiB are coded
+// once and kept, so that every answer of the round is the coded one.
+var hits = []struct {
+	name, target string
+	share        int // one of so many requests of the round, as they are larger
+}{
+	{"hit 1 KiB", "/lessons/1024", 1},
+	{"hit 20 KiB, coded", "/lessons/20480", 1},
+	{"hit 1 MiB", "/media/1048576", 20},
+}
 
 func compare(l load, rounds int, binary string) error {
 	dir, err := os.MkdirTemp("", "firstbell-cost-")
@@ -69,9 +93,20 @@ func compare(l load, rounds int, binary string) error {
 		return err
 	}
 	defer gate.stop()
-	fmt.Printf("%d requests a round over %d connections, %d rounds\n", l.requests, l.connections, rounds)
-	if err := measure("hit 1 KiB", l, rounds, dir, gate, func() []byte { return []byte(hit) }); err != nil {
-		return fmt.Errorf("hits: %w", err)
+	nginx, err := startNginx(dir, originAddr)
+	if err != nil {
+		return err
+	}
+	if nginx != nil {
+		defer nginx.stop()
+	}
+	fmt.Printf("%d requests a round over %d connections, %d rounds; CPU per request\n", l.requests, l.connections, rounds)
+	for _, h := range hits {
+		request := fmt.Appendf(nil, hit, h.target)
+		share := load{max(l.requests/h.share, l.connections), l.connections}
+		if err := measure(h.name, share, rounds, dir, gate, nginx, func() []byte { return request }); err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
 	}
 	// What a receipt costs and what delivery costs are told apart by locking
 	// the store: receipts go on, and delivery begins when it is let go.
@@ -79,7 +114,7 @@ func compare(l load, rounds int, binary string) error {
 	if err != nil {
 		return err
 	}
-	err = measure("check-in", l, rounds, dir, gate, checkIn)
+	err = measure("check-in", l, rounds, dir, gate, nginx, checkIn)
 	if err := errors.Join(err, release()); err != nil {
 		return fmt.Errorf("check-ins: %w", err)
 	}
@@ -112,7 +147,7 @@ func delivery(gate *process) error {
 	return nil
 }
 
-const hit = "GET /lessons/1 HTTP/1.1\r\nHost: s01.school.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef0123456789abcdef\r\n\r\n"
+const hit = "GET %s HTTP/1.1\r\nHost: s01.school.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef0123456789abcdef\r\n\r\n"
 
 var pressed atomic.Int64 // every check-in of the run is another student's
 
@@ -121,14 +156,16 @@ func checkIn() []byte {
 	return fmt.Appendf(nil, "POST /attendance/check-in HTTP/1.1\r\nHost: s01.school.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nContent-Type: application/json\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// measure plays rounds against both servers in turn and prints the medians.
-func measure(name string, l load, rounds int, dir string, gate *process, request func() []byte) error {
-	sample, err := ask(gate.addr, request())
+// measure plays rounds against the servers in turn and prints the medians.
+// nginx, which may be nil, forwards a check-in to the origin, which answers it
+// without a thought.
+func measure(name string, l load, rounds int, dir string, gate, nginx *process, request func() []byte) error {
+	sample, err := settled(gate.addr, request())
 	if err != nil {
 		return err
 	}
 	// The bare server answers with the very bytes that firstbell answered.
-	file := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+	file := filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(name))
 	if err := os.WriteFile(file, sample, 0o600); err != nil {
 		return err
 	}
@@ -141,9 +178,13 @@ func measure(name string, l load, rounds int, dir string, gate *process, request
 		return err
 	}
 	defer bare.stop()
-	var costs [2][]float64
+	servers := []*process{bare, gate}
+	if nginx != nil {
+		servers = append(servers, nginx)
+	}
+	costs := make([][]float64, len(servers))
 	for range rounds {
-		for i, p := range []*process{bare, gate} {
+		for i, p := range servers {
 			cost, err := round(p, l, request)
 			if err != nil {
 				return err
@@ -152,8 +193,33 @@ func measure(name string, l load, rounds int, dir string, gate *process, request
 		}
 	}
 	b, f := median(costs[0]), median(costs[1])
-	fmt.Printf("%-10s bare fasthttp %6.2f us, firstbell %6.2f us of CPU per request: ratio %.2f\n", name, b, f, f/b)
+	fmt.Printf("%-18s firstbell %7.2f us; bare fasthttp %7.2f us, ratio %.2f", name, f, b, f/b)
+	if nginx != nil {
+		n := median(costs[2])
+		fmt.Printf("; nginx %7.2f us, ratio %.2f", n, f/n)
+	}
+	fmt.Println()
 	return nil
+}
+
+// settled asks until the answer has been the same for a while: by then it is
+// stored, and coded.
+func settled(addr string, request []byte) (answer []byte, err error) {
+	same := 0
+	for range 100 {
+		next, err := ask(addr, request)
+		if err != nil {
+			return nil, err
+		}
+		if same++; len(next) != len(answer) {
+			same = 0
+		}
+		if answer = next; same == 10 || bytes.HasPrefix(request, []byte("POST")) {
+			return answer, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return answer, nil
 }
 
 func median(v []float64) float64 {
@@ -201,9 +267,10 @@ func converse(addr string, n int, request func() []byte) error {
 	return nil
 }
 
-// readAnswer reads one answer with a Content-Length, which has to be a 200.
+// readAnswer reads one answer, which has to be a 200. Of a chunked one it
+// returns only the head.
 func readAnswer(r *bufio.Reader) (answer []byte, err error) {
-	length := 0
+	length, chunked := 0, false
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
@@ -218,8 +285,22 @@ func readAnswer(r *bufio.Reader) (answer []byte, err error) {
 				return nil, err
 			}
 		}
+		chunked = chunked || bytes.HasPrefix(line, []byte("Transfer-Encoding: chunked"))
 		if len(line) == 2 {
 			break
+		}
+	}
+	for chunked {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return nil, err
+		}
+		size, err := strconv.ParseUint(string(bytes.TrimSpace(line)), 16, 31)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := r.Discard(int(size) + 2); err != nil || size == 0 {
+			return answer, err
 		}
 	}
 	head := len(answer)
@@ -248,17 +329,28 @@ func ask(addr string, request []byte) (answer []byte, err error) {
 	return answer, nil
 }
 
-// serveOrigin answers every GET with the page, fresh for an hour.
+// serveOrigin answers every GET with the page it names, fresh for an hour, and
+// takes every POST.
 func serveOrigin() (addr string, stop func(), err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			io.Copy(io.Discard, r.Body)
+			w.Write([]byte("{}"))
+			return
+		}
+		size, _ := strconv.Atoi(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])
+		media := strings.HasPrefix(r.URL.Path, "/media/")
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if media {
+			w.Header().Set("Content-Type", "video/mp4")
+		}
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Header().Set("ETag", `"v1"`)
-		w.Write(page)
+		w.Write(page(size, media))
 	})}
 	go srv.Serve(ln)
 	return ln.Addr().String(), func() { srv.Shutdown(context.Background()) }, nil

@@ -171,6 +171,53 @@ func startFirstbell(binary, dir, origin string) (*process, error) {
 	return nil, fmt.Errorf("firstbell was not ready after 10 s")
 }
 
+// nginxConfig is an nginx that caches as well as it can, in one process.
+const nginxConfig = `daemon off; master_process off; pid %[1]s/nginx.pid; error_log stderr crit;
+events { worker_connections 8192; }
+http {
+  access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000000;
+  client_body_temp_path %[1]s/n1; proxy_temp_path %[1]s/n2; fastcgi_temp_path %[1]s/n3; uwsgi_temp_path %[1]s/n4; scgi_temp_path %[1]s/n5;
+  proxy_cache_path %[1]s/nginx levels=1:2 keys_zone=z:10m max_size=1g inactive=1h use_temp_path=off;
+  open_file_cache max=1000 inactive=60s; gzip on; gzip_min_length 2000; gzip_proxied any;
+  upstream lms { server %[3]s; keepalive 256; }
+  server {
+    listen %[2]s;
+    location / { proxy_pass http://lms; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache z; proxy_cache_key $uri; }
+  }
+}
+`
+
+// startNginx starts nginx where it is installed; nil where it is not.
+func startNginx(dir, origin string) (*process, error) {
+	binary, err := exec.LookPath("nginx")
+	if err != nil {
+		if binary, err = exec.LookPath("/usr/sbin/nginx"); err != nil {
+			return nil, nil
+		}
+	}
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConfig, dir, addr, origin), 0o600); err != nil {
+		return nil, err
+	}
+	p, err := start(exec.Command(binary, "-c", file, "-p", dir), addr)
+	if err != nil {
+		return nil, err
+	}
+	for range 100 {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			return p, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.stop()
+	return nil, fmt.Errorf("nginx does not listen on %s", addr)
+}
+
 func freeAddr() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
