@@ -214,3 +214,81 @@ func TestASumDoesNotDependOnOrderAndAddsUp(t *testing.T) {
 		t.Errorf("2^256-1 and 1: got %v, want 0", wraps)
 	}
 }
+
+// A disk of which one sync in a hundred takes half a second delays receipts by
+// no more than that, and loses none.
+func TestASlowDiskDelaysReceiptsAndLosesNone(t *testing.T) {
+	secret := mustSecret(t)
+	key, public := testKey()
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{takes: time.Millisecond}
+		syncs := 0
+		l.onAppend = func() {
+			if syncs++; syncs%100 == 0 {
+				time.Sleep(500 * time.Millisecond)
+			}
+		}
+		r := mustNew(t, Config{Log: l, Secret: secret, Key: key})
+		stop := run(t, r)
+		var wg sync.WaitGroup
+		var slowest, presses int64
+		var mu sync.Mutex
+		for i := range 3000 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 700 * time.Microsecond)
+				began := time.Now()
+				take(t, r, press(fmt.Sprintf("s%d", i)))
+				mu.Lock()
+				defer mu.Unlock()
+				presses++
+				slowest = max(slowest, int64(time.Since(began)))
+			})
+		}
+		wg.Wait()
+		if most := 503 * time.Millisecond; time.Duration(slowest) > most || syncs < 300 {
+			t.Errorf("the slowest of %d presses waited %v through %d syncs, want %v at most: one slow sync, and its own", presses, time.Duration(slowest), syncs, most)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if rows := l.rows(t); len(rows) != 3000 {
+			t.Errorf("%d rows, want 3000", len(rows))
+		}
+		wantSealed(t, l, public)
+	})
+}
+
+// The clock of a machine may be an hour ahead, be put right by a restart, and
+// be wrong again: the same check-in keeps its receipt, and nothing is lost.
+func TestTheClockJumpsAcrossRestarts(t *testing.T) {
+	secret := mustSecret(t)
+	l := &fakeLog{}
+	given := map[string]Receipt{}
+	// Bubbles begin at the same moment, so each restart puts the clock back.
+	for _, ahead := range []time.Duration{20 * time.Minute, 0, 26 * time.Hour, time.Minute, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(ahead)
+			r := mustNew(t, Config{Log: l, Journal: l.journal, Secret: secret})
+			stop := run(t, r)
+			for i := range 5 {
+				p := press(fmt.Sprintf("s%d", i))
+				got := take(t, r, p)
+				known := got.Date.String() + p.Student
+				if was, ok := given[known]; ok {
+					sameReceipt(t, fmt.Sprintf("%v ahead", ahead), got, was)
+				}
+				given[known] = got
+			}
+			time.Sleep(16 * time.Minute) // past what is remembered
+			if got := take(t, r, press("s1")); got.ID != given[got.Date.String()+"s1"].ID {
+				t.Errorf("%v ahead: pressed again, got %s", ahead, got.ID)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if rows := l.rows(t); len(rows) != len(given) || len(rows) != 10 {
+		t.Errorf("%d rows for %d receipts, want 5 for each of two days", len(rows), len(given))
+	}
+}

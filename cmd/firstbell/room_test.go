@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -61,5 +63,26 @@ func TestTheRateIsThatOfTheLastHour(t *testing.T) {
 	}
 	if r := w.see(&h, at); r.Left != 0 || !strings.Contains(r.warning(), "does not grow") {
 		t.Errorf("after two quiet hours: got %v left, %q", r.Left, r.warning())
+	}
+}
+
+func TestAJournalWithoutRoomRefusesLoudlyAndCountsTheFirstPress(t *testing.T) {
+	file := writeFile(t, newOrigin(t).URL, "journal: journal\n", "journal: journal\n  disk: {max: 1GiB, reserve: 4096TiB}\n")
+	r := serve(t, file)
+	res, err := http.Post("http://"+r.web+"/check-in", "application/json", strings.NewReader(`{"student_id":"s1"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 503 || res.Header.Get("First-Seen") == "" || res.Header.Get("Retry-After") == "" {
+		t.Errorf("got %s, First-Seen %q, Retry-After %q; want 503 and both", res.Status, res.Header.Get("First-Seen"), res.Header.Get("Retry-After"))
+	}
+	if status, answer := ask(t, "GET", "http://"+r.ops+"/readyz", ""); status != 503 || !strings.Contains(answer, "4503599627370496 are to stay free") {
+		t.Errorf("/readyz: got %d %s, want it to name the reserve", status, answer)
+	}
+	_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
+	var s statusReport
+	if err := json.Unmarshal([]byte(answer), &s); err != nil || s.Attendance.Journal.Share != 1 || !strings.Contains(strings.Join(s.Attendance.Journal.Amber, "\n"), "100 % of the journal's room") {
+		t.Errorf("/status: %v, %+v", err, s.Attendance.Journal)
 	}
 }
