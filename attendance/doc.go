@@ -14,6 +14,15 @@
 //     ([Refused.FirstSeen]); the retry counts from the moment of the refused
 //     press. While the process lives, a press of the same key is remembered
 //     for as long without the token. Nobody is made late by us.
+//   - Every batch is sealed with one signature, in its own append: whoever holds
+//     a receipt and its proof ([Prove]) can have it checked with the public key
+//     alone ([CheckReceipt]), also when firstbell and its disks are gone. The
+//     proof is made from the journal, for as long as that holds the batch.
+//   - What is recorded is never rewritten. A wrong timetable is mended by
+//     corrections ([Recorder.Judge]) that take the place of what they correct and
+//     say who made them, why, and what stood there before.
+//   - What a day's rows come to ([Sum]) does not depend on where they are read
+//     from nor in which order.
 //   - A refused press leaves nothing behind but that memory.
 //   - Everything is bounded: a batch, the waiters, what is remembered, the
 //     length of a field. A full one is [ErrBusy] in a [*Refused], with a
@@ -39,6 +48,10 @@
 //   - An attempt is remembered for 15 minutes after its first arrival, less
 //     when more presses than the bound arrive in that time. After a restart
 //     only those attempts are known that led to a record.
+//   - A seal is no clock: that a check-in was at nine is this machine's word.
+//     Counts of presses and what is collected are not sealed.
+//   - When a record of a batch is lost to damage, the others of it cannot be
+//     proved any more, though they count.
 //   - It does not know who is on the roster: an unknown class or student is
 //     recorded. Package roster is applied when the register is written.
 //
@@ -53,7 +66,8 @@
 // # Where to start reading
 //
 // [Recorder.Take] is the life of a check-in; [Recorder.Run] is the one writer.
-// event.go draws the bytes of the journal, key.go those of a key. [Fold] is how
+// event.go draws the bytes of the journal, key.go those of a key, digest.go what
+// is summed; proof.go is how a receipt is proved and checked. [Fold] is how
 // events become rows, for store, export and tests alike. [Delivery] is the way
 // out.
 package attendance
