@@ -6,13 +6,13 @@ go 1.26.0
 replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.1
 
 require (
-	github.com/dgraph-io/ristretto/v2 v2.4.2 // cache: who stays of the long tail in memory
 	github.com/go-jose/go-jose/v4 v4.1.8 // tests: tokens and key sets that another library wrote
 	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt
+	github.com/golang-jwt/jwt/v5 v5.3.1 // who is asking: signed tokens
 	github.com/jackc/pgx/v5 v5.12.0 // PostgreSQL as the store: arrays and pipelines, which database/sql cannot say
 	github.com/klauspost/compress v1.20.3 // gzip and zstd, made once and undone
+	github.com/maypok86/otter/v2 v2.4.0 // tests: what hit ratios are compared with
 	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
-	github.com/golang-jwt/jwt/v5 v5.3.1 // who is asking: signed tokens
 	github.com/prometheus/client_golang v1.25.0 // /metrics
 	github.com/valyala/fasthttp v1.77.0 // tests: connections in memory; benchmarks: the bare server to measure beside
 	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed

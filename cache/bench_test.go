@@ -17,9 +17,6 @@ func filled(b *testing.B, n int) *Cache {
 	c := newCache(b, max(8<<20, int64(n)*4096))
 	for i := range n {
 		c.Put(object(c, request(lesson(i)), 100))
-		if i%64 == 0 {
-			c.memory.handOver()
-		}
 	}
 	runtime.GC()
 	return c
@@ -103,7 +100,6 @@ func BenchmarkLookupMiss(b *testing.B) {
 
 func BenchmarkJudgeAndPut(b *testing.B) {
 	c := newCache(b, 64<<20)
-	run(b, c)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	b.ReportAllocs()
 	for b.Loop() {

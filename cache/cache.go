@@ -43,8 +43,7 @@ type Cache struct {
 }
 
 // New makes a cache, empty but for what its disk holds: that answers at once.
-// Run must be started for objects to outlive the resident window, a quarter of
-// the memory, and to reach the disk. Close ends it.
+// Run must be started for objects to reach the disk. Close ends it.
 func New(o Options) (*Cache, error) {
 	m, err := newMemory(o.MemoryBytes)
 	if err != nil {
@@ -53,7 +52,6 @@ func New(o Options) (*Cache, error) {
 	c := &Cache{memory: m}
 	if o.Disk != nil {
 		if c.tier, err = openTier(c, o.Disk); err != nil {
-			m.tail.Close()
 			return nil, err
 		}
 		if o.PurgeFile == "" {
@@ -69,29 +67,19 @@ func New(o Options) (*Cache, error) {
 	return c, nil
 }
 
-// Run moves objects out of the resident window in time, and brings them to
-// disk, until ctx is done, whose error it returns once what is on its way to
-// disk is there. It is called once.
+// Run brings objects to disk until ctx is done, whose error it returns once
+// what is on its way to disk is there. It is called once.
 func (c *Cache) Run(ctx context.Context) error {
 	if c.tier != nil {
-		var writing sync.WaitGroup
-		writing.Go(func() { c.tier.run(ctx) })
-		defer writing.Wait()
+		c.tier.run(ctx)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.memory.wake:
-			c.memory.handOver()
-		}
-	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
-// Close frees the memory tier and its goroutines. Run must have returned, and
-// nothing may be called any more.
+// Close lets the files go. Run must have returned, and nothing may be called
+// any more.
 func (c *Cache) Close() error {
-	c.memory.tail.Close()
 	err := c.purges.file.close()
 	if c.tier != nil {
 		err = errors.Join(err, c.tier.store.Close())
@@ -141,7 +129,7 @@ type Found struct {
 	// VariantKey they tell which flight to join.
 	Vary []string
 
-	inTail bool
+	inMain bool
 }
 
 // reloadFloor is the age up to which a stored response does even for a
@@ -174,7 +162,7 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 	}
 	f := Found{Outcome: Miss, Reason: "uri-miss", OnlyIfCached: w.onlyIfCached}
 	if e := c.memory.get(r.Key); e != nil {
-		f.inTail = e.where.Load() == inTail
+		f.inMain = e.where.Load() == inMain
 		f.Vary = e.variants[0].Verdict.Vary
 		f.Reason = "vary-miss"
 		switch s := c.selectVariant(e, r.Fields); {

@@ -136,7 +136,7 @@ func (m *memory) keepCoded(s *Stored, to Coding, v *Stored) bool {
 		}
 	}
 	s.codedBytes += v.size
-	m.replaceLocked(e, newEntry(hash, e.variants))
+	m.replaceLocked(e, newEntry(hash, e.variants...))
 	return true
 }
 
@@ -154,8 +154,7 @@ func (s *Stored) variantIn(to Coding, body []byte) *Stored {
 		Status: s.Status, Fields: CodedFields(s.Fields, to), Body: body, Verdict: s.Verdict,
 		key: s.key, variant: s.variant, responseTime: s.responseTime, generated: s.generated,
 	}
-	v.index()
-	v.size -= int64(len(v.key) + len(v.variant)) // it shares them with s
+	v.measure(0) // it shares most of its text with s
 	return v
 }
 

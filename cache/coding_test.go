@@ -74,14 +74,14 @@ func coded(c *Cache, key string, size int, fields ...field.Field) (*Request, *St
 func TestVariantsAreAccountedAndGoWithTheirParent(t *testing.T) {
 	c := newCache(t, 4<<20)
 	r, s := coded(c, "http a /lesson", 20<<10, field.Field{Name: "ETag", Value: `"v1"`})
-	before := c.Stats().WindowBytes
+	before := bytesOf(c)
 	for _, to := range []Coding{Gzip, Brotli} {
 		if !c.KeepCoded(s, to, make([]byte, 5<<10)) {
 			t.Fatalf("%s is not kept", to)
 		}
 	}
 	audit(t, c)
-	if grown := c.Stats().WindowBytes - before; grown < 10<<10 || grown > 14<<10 {
+	if grown := bytesOf(c) - before; grown < 10<<10 || grown > 14<<10 {
 		t.Errorf("two variants of 5 KiB are accounted with %d bytes", grown)
 	}
 	f := c.Lookup(r, &Policy{}, nine)
@@ -112,7 +112,7 @@ func TestVariantsAreAccountedAndGoWithTheirParent(t *testing.T) {
 	c.KeepCoded(other, Brotli, make([]byte, 5<<10))
 	c.Invalidate(r.Key)
 	audit(t, c)
-	if n := c.Stats().WindowBytes; n != 0 {
+	if n := bytesOf(c); n != 0 {
 		t.Errorf("%d bytes are accounted after everything was invalidated", n)
 	}
 	if c.KeepCoded(other, Gzip, make([]byte, 5<<10)) || c.Holds(other) {
@@ -122,7 +122,6 @@ func TestVariantsAreAccountedAndGoWithTheirParent(t *testing.T) {
 
 func TestVariantsStayWithinTheBudget(t *testing.T) {
 	c := newCache(t, 1<<20)
-	run(t, c)
 	for i := range 300 {
 		_, s := coded(c, fmt.Sprint("key ", i), 2<<10)
 		for to := Gzip; to < OtherCoding; to++ {
@@ -143,7 +142,6 @@ func TestVariantsStayWithinTheBudget(t *testing.T) {
 // invalidated at once.
 func TestVariantsWhileEverythingMoves(t *testing.T) {
 	c := newCache(t, 2<<20)
-	run(t, c)
 	var all sync.WaitGroup
 	for worker := range 4 {
 		all.Go(func() {

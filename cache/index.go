@@ -2,37 +2,58 @@ package cache
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync/atomic"
 )
 
 // entry holds the stored responses of one primary key, newest first. Readers
 // find it without a lock, so key, hash, variants and size never change: a
-// change makes a new entry.
+// change makes a new entry. What a look-up reads lies together.
 type entry struct {
-	key      string
 	hash     uint64
+	key      string
 	variants []*Stored
-	size     int64
+	one      [1]*Stored // what variants is made of when there is one
 
-	// used counts look-ups since the entry last moved, up to usedMax: readers
-	// of a popular entry only read.
+	// used is 1 when there was a look-up since the entry last moved: readers of
+	// a popular entry only read. Counting more keeps what was popular
+	// yesterday for too long.
 	used atomic.Uint32
 	// where is read by look-ups and written under memory.mu.
 	where atomic.Uint32
 
-	prev, next *entry // in the resident window; guarded by memory.mu
+	size       int64
+	prev, next *entry // in its list; guarded by memory.mu
 }
 
 const (
-	usedMax = 15
-
-	// entryBytes is an entry, its node and bucket in the index and its places
-	// in ristretto's two maps, measured on linux/amd64.
-	entryBytes = 320
+	// entryBytes is an entry's place in the index, whose buckets are between
+	// three and six eighths full. The entry itself lies in its response.
+	entryBytes = 18
+	// variantBytes is what an entry of its own takes, for each of its
+	// responses.
+	variantBytes = 64
 )
 
-func newEntry(hash uint64, variants []*Stored) *entry {
-	e := &entry{key: variants[0].key, hash: hash, variants: variants, size: entryBytes}
+// newEntry makes an entry of stored responses, of which there is at least one.
+// The usual one of a response that was never put lies within the response: what
+// a look-up reads is then in two places, with the text in three. It is called
+// with memory.mu held.
+func newEntry(hash uint64, variants ...*Stored) *entry {
+	first := variants[0]
+	e := &first.entry
+	if len(variants) > 1 || e.variants != nil {
+		e = &entry{size: variantBytes}
+	}
+	e.key, e.hash = first.key, hash
+	e.size += entryBytes
+	if len(variants) == 1 {
+		e.one[0] = first
+		e.variants = e.one[:]
+	} else {
+		e.variants = append(make([]*Stored, 0, len(variants)), variants...)
+		e.size += int64(len(variants)) * variantBytes
+	}
 	for _, s := range variants {
 		e.size += s.total()
 	}
@@ -41,14 +62,17 @@ func newEntry(hash uint64, variants []*Stored) *entry {
 
 // touch notes a look-up.
 func (e *entry) touch() {
-	if n := e.used.Load(); n < usedMax {
-		e.used.Store(n + 1)
+	if e.used.Load() == 0 {
+		e.used.Store(1)
 	}
 }
 
 // index finds entries by the hash of their key. Reading takes no lock and
 // allocates nothing; writers take turns by memory.mu. Two keys of one hash
 // displace each other: the reader compares the key in full.
+//
+// It is built for memory that is far away: a look-up reads one cache line of a
+// bucket, and then the entry that the bucket's marks point out.
 type index struct {
 	seed   maphash.Seed // random per process, so that nobody can choose collisions
 	shards [indexShards]indexShard
@@ -58,24 +82,31 @@ type index struct {
 const indexShards = 256
 
 type indexShard struct {
-	buckets atomic.Pointer[[]bucket]
-	count   int // guarded by memory.mu
+	buckets atomic.Pointer[[]bucket] // a power of two of them
+	count   int                      // guarded by memory.mu
 }
 
-type bucket = atomic.Pointer[node]
+// bucketSlots and the marks fill a cache line of 64 bytes.
+const bucketSlots = 7
 
-// node is a link of a bucket's chain. Chains are never changed behind a
-// reader: what follows a node stays.
-type node struct {
-	hash  uint64
-	entry atomic.Pointer[entry]
-	next  *node
+// bucket holds up to seven entries. A byte of marks for each slot holds seven
+// bits of its entry's hash and 0x80, or 0 when it is free; the eighth counts
+// the entries that found no room here and went on to a later bucket.
+type bucket struct {
+	marks atomic.Uint64
+	slots [bucketSlots]atomic.Pointer[entry]
 }
+
+const (
+	lowBits  = 0x0001010101010101 // one in each mark's byte; not in the eighth
+	highBits = 0x0080808080808080
+	overOne  = 1 << 56
+)
 
 func (x *index) init() {
 	x.seed = maphash.MakeSeed()
 	for i := range x.shards {
-		b := make([]bucket, 8)
+		b := make([]bucket, 2)
 		x.shards[i].buckets.Store(&b)
 	}
 }
@@ -84,18 +115,46 @@ func (x *index) hash(key []byte) uint64 { return maphash.Bytes(x.seed, key) }
 
 func (x *index) shard(hash uint64) *indexShard { return &x.shards[hash%indexShards] }
 
-func bucketOf(buckets []bucket, hash uint64) *bucket {
-	return &buckets[hash/indexShards&uint64(len(buckets)-1)]
+// The mark is of the hash's top, the shard of its bottom, the bucket of what
+// lies between.
+func markOf(hash uint64) uint64 { return hash>>57 | 0x80 }
+
+func bucketOf(buckets []bucket, hash uint64) int {
+	return int(hash / indexShards & uint64(len(buckets)-1))
+}
+
+// candidates are the slots whose mark is equal, as set high bits of their
+// bytes, and perhaps others.
+func candidates(marks, mark uint64) uint64 {
+	differ := (marks ^ mark*lowBits) & 0x00ffffffffffffff
+	return (differ - lowBits) &^ differ & highBits
 }
 
 // get returns the entry with the hash, or nil.
 func (x *index) get(hash uint64) *entry {
-	for n := bucketOf(*x.shard(hash).buckets.Load(), hash).Load(); n != nil; n = n.next {
-		if n.hash == hash {
-			return n.entry.Load()
+	e, _, _ := find(*x.shard(hash).buckets.Load(), hash)
+	return e
+}
+
+// find returns the entry with the hash and where it is, or nil.
+func find(buckets []bucket, hash uint64) (e *entry, at, slot int) {
+	mark := markOf(hash)
+	at = bucketOf(buckets, hash)
+	for range buckets {
+		b := &buckets[at]
+		marks := b.marks.Load()
+		for c := candidates(marks, mark); c != 0; c &= c - 1 {
+			slot := bits.TrailingZeros64(c) / 8
+			if e := b.slots[slot].Load(); e != nil && e.hash == hash {
+				return e, at, slot
+			}
 		}
+		if marks < overOne {
+			return nil, 0, 0
+		}
+		at = (at + 1) & (len(buckets) - 1)
 	}
-	return nil
+	return nil, 0, 0
 }
 
 // each calls f with every entry that is there from its beginning to its end,
@@ -104,8 +163,10 @@ func (x *index) each(f func(*entry)) {
 	for i := range x.shards {
 		buckets := *x.shards[i].buckets.Load()
 		for b := range buckets {
-			for n := buckets[b].Load(); n != nil; n = n.next {
-				f(n.entry.Load())
+			for s := range buckets[b].slots {
+				if e := buckets[b].slots[s].Load(); e != nil {
+					f(e)
+				}
 			}
 		}
 	}
@@ -116,55 +177,62 @@ func (x *index) each(f func(*entry)) {
 func (x *index) set(e *entry) {
 	sh := x.shard(e.hash)
 	buckets := *sh.buckets.Load()
-	b := bucketOf(buckets, e.hash)
-	for n := b.Load(); n != nil; n = n.next {
-		if n.hash == e.hash {
-			n.entry.Store(e)
+	if old, at, slot := find(buckets, e.hash); old != nil {
+		buckets[at].slots[slot].Store(e)
+		return
+	}
+	if sh.count++; sh.count > len(buckets)*bucketSlots*3/4 {
+		larger := make([]bucket, 2*len(buckets))
+		for b := range buckets {
+			for s := range buckets[b].slots {
+				if e := buckets[b].slots[s].Load(); e != nil {
+					push(larger, e)
+				}
+			}
+		}
+		sh.buckets.Store(&larger)
+		buckets = larger
+	}
+	push(buckets, e)
+}
+
+// push puts e, whose hash is not there, into the first bucket with room. There
+// is one.
+func push(buckets []bucket, e *entry) {
+	for at := bucketOf(buckets, e.hash); ; at = (at + 1) & (len(buckets) - 1) {
+		b := &buckets[at]
+		marks := b.marks.Load()
+		if free := ^marks & highBits; free != 0 {
+			slot := bits.TrailingZeros64(free) / 8
+			b.slots[slot].Store(e)
+			b.marks.Store(marks | markOf(e.hash)<<(8*slot))
 			return
 		}
-	}
-	push(b, e.hash, e)
-	if sh.count++; sh.count > len(buckets) {
-		sh.grow(buckets)
-	}
-}
-
-func push(b *bucket, hash uint64, e *entry) {
-	n := &node{hash: hash, next: b.Load()}
-	n.entry.Store(e)
-	b.Store(n)
-}
-
-func (sh *indexShard) grow(old []bucket) {
-	buckets := make([]bucket, 2*len(old))
-	for i := range old {
-		for n := old[i].Load(); n != nil; n = n.next {
-			push(bucketOf(buckets, n.hash), n.hash, n.entry.Load())
+		if marks < overMax {
+			b.marks.Store(marks + overOne)
 		}
 	}
-	sh.buckets.Store(&buckets)
 }
+
+// overMax is a count of entries that went on which is not counted further,
+// nor back: the bucket keeps sending look-ups on until its shard grows.
+const overMax = 255 << 56
 
 // remove takes e out, if it is there.
 func (x *index) remove(e *entry) {
 	sh := x.shard(e.hash)
-	b := bucketOf(*sh.buckets.Load(), e.hash)
-	if x.get(e.hash) != e {
+	buckets := *sh.buckets.Load()
+	found, at, slot := find(buckets, e.hash)
+	if found != e {
 		return
 	}
-	// The links before it are made anew, as a reader may be on them.
-	var rest *node
-	for n := b.Load(); n != nil; n = n.next {
-		if n.hash == e.hash {
-			rest = n.next
-			break
+	b := &buckets[at]
+	b.slots[slot].Store(nil)
+	b.marks.Store(b.marks.Load() &^ (0xff << (8 * slot)))
+	for i := bucketOf(buckets, e.hash); i != at; i = (i + 1) & (len(buckets) - 1) {
+		if marks := buckets[i].marks.Load(); marks < overMax {
+			buckets[i].marks.Store(marks - overOne)
 		}
 	}
-	for n := b.Load(); n.hash != e.hash; n = n.next {
-		again := &node{hash: n.hash, next: rest}
-		again.entry.Store(n.entry.Load())
-		rest = again
-	}
-	b.Store(rest)
 	sh.count--
 }

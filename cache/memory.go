@@ -5,39 +5,38 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/dgraph-io/ristretto/v2"
 )
 
-// memory keeps entries in two places under one budget.
+// memory keeps entries under one budget.
 //
-//	Put -> resident window (1/4) -> ristretto (3/4) -> gone
-//	            ^      |
-//	            +------+ refused there, but popular: another round here
+//	Put -> window (1/5) -- asked for meanwhile -> main -- not asked for -> gone
+//	           |                                   ^  |
+//	           +-- not -> gone, but remembered ----+  +-- asked for -> another round
+//	                       put again soon
 //
-// The index alone says what is stored; where an entry is accounted is a mark
-// on it. A look-up therefore finds an entry from the moment Put returns, while
-// it is handed over, and until it is dropped, whatever ristretto does and when.
+// Both are first in, first out (the scheme is known as S3-FIFO): a look-up
+// only notes on the entry that it was asked for, without a lock, and whoever
+// puts does the moving. What is asked for once, such as a crawler's round,
+// passes through the window and displaces nothing that is used. An object that
+// is put is found from that moment until it has passed through at least the
+// window.
 //
-// The window is first in, first out with second chances. handOver moves its
-// oldest to ristretto before it is full; without room Put drops the oldest
-// itself, so the bound holds even when nobody hands over.
+// Pinned entries stay, within a bound of their own, until they are replaced.
 type memory struct {
 	index index
-	tail  *ristretto.Cache[uint64, *entry]
 
-	residentMax int64 // bytes of the window
-	handOverAt  int64 // above this the oldest are handed over
-	tailItemMax int64 // larger entries are not offered to ristretto
-	wake        chan struct{}
+	budget    int64 // of all bytes
+	windowMax int64 // above this the window gives up its oldest first
 
-	mu       sync.Mutex
-	window   entry // guarded by mu: the head of a ring, next is the oldest
-	doomed   []*entry
-	resident int64 // bytes in the window, those being offered included
-	tailed   int64 // bytes in ristretto, doomed ones included
-	objects  int64 // stored responses in the index
-	counts   memoryCounts
+	pins atomic.Pointer[pins] // never nil
+
+	mu      sync.Mutex // guards all below
+	window  ring
+	main    ring
+	pinned  ring
+	ghosts  ghosts
+	objects int64 // stored responses in the index
+	counts  memoryCounts
 
 	// changed counts invalidations by hash of the key: written under mu. Keys
 	// that share a cell cost each other a fetch now and then.
@@ -46,27 +45,60 @@ type memory struct {
 
 // memoryCounts are guarded by memory.mu.
 type memoryCounts struct {
-	evictions, handedOver, refused uint64
+	evictions, kept, again, pinsRefused uint64
 }
 
 // Where an entry is accounted.
 const (
 	inWindow uint32 = iota
-	offered         // out of the ring, counted as resident until handOver has settled it
-	inTail
-	doomed // in ristretto, but no longer in the index; handOver deletes it
+	inMain
+	inPinned
 	gone
 )
+
+// ring is a list of entries, oldest first, and the bytes they take.
+type ring struct {
+	head  entry
+	bytes int64
+	count int64
+	where uint32
+}
+
+func (l *ring) init(where uint32) {
+	l.head.prev, l.head.next = &l.head, &l.head
+	l.where = where
+}
+
+func (l *ring) empty() bool { return l.head.next == &l.head }
+
+func (l *ring) oldest() *entry { return l.head.next }
+
+func (l *ring) push(e *entry) {
+	e.where.Store(l.where)
+	e.prev, e.next = l.head.prev, &l.head
+	e.prev.next, e.next.prev = e, e
+	l.bytes += e.size
+	l.count++
+}
+
+func (l *ring) remove(e *entry) {
+	e.prev.next, e.next.prev = e.next, e.prev
+	e.prev, e.next = nil, nil
+	e.where.Store(gone)
+	l.bytes -= e.size
+	l.count--
+}
 
 const (
 	memoryMin     = 1 << 20
 	memoryDefault = 256 << 20
 
-	// handOverBatch entries wait for ristretto together.
-	handOverBatch = 64
-	// roundsMax bounds how many popular entries one Put sends on another round
-	// before it drops the oldest all the same.
-	roundsMax = 64
+	// windowShare of the budget is the window: a tenth hits more where little
+	// fits, by a point, and less than an LRU where nearly everything does.
+	windowShare = 5
+	// roundsMax bounds how many popular entries one Put sends on before it
+	// drops the oldest all the same.
+	roundsMax = 1024
 )
 
 func newMemory(budget int64) (*memory, error) {
@@ -76,53 +108,34 @@ func newMemory(budget int64) (*memory, error) {
 	if budget < memoryMin {
 		return nil, fmt.Errorf("cache memory of %d bytes: at least %d are needed", budget, memoryMin)
 	}
-	m := &memory{residentMax: budget / 4, tailItemMax: budget / 100, wake: make(chan struct{}, 1)}
-	m.handOverAt = m.residentMax - m.residentMax/8
-	m.window.prev, m.window.next = &m.window, &m.window
+	m := &memory{}
 	m.index.init()
-
-	// Ten counters for each of as many 8 KiB objects as fit, 4 bytes each with
-	// their filter: half a percent of the budget, taken from it.
-	counters := max(1024, budget/800)
-	tail, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
-		NumCounters:        counters,
-		MaxCost:            budget - m.residentMax - 4*counters,
-		BufferItems:        64,
-		IgnoreInternalCost: true, // entryBytes counts it
-		KeyToHash:          func(hash uint64) (uint64, uint64) { return hash, 0 },
-		OnEvict:            func(it *ristretto.Item[*entry]) { m.evicted(it.Value) },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("starting the memory tier: %w", err)
-	}
-	m.tail = tail
+	m.window.init(inWindow)
+	m.main.init(inMain)
+	m.pinned.init(inPinned)
+	m.budget = budget - m.ghosts.init(budget)
+	m.windowMax = m.budget / windowShare
+	m.pins.Store(&pins{})
 	return m, nil
 }
 
-// largest is the size of the largest entry taken: half the window, so that
-// one object never empties it, and with an eighth being offered there is
-// always something to drop.
-func (m *memory) largest() int64 { return m.residentMax / 2 }
+// largest is the size of the largest entry taken.
+func (m *memory) largest() int64 { return m.budget / 8 }
 
 // get returns the entry of the key, or nil.
 func (m *memory) get(key []byte) *entry {
-	hash := m.index.hash(key)
-	e := m.index.get(hash)
+	e := m.index.get(m.index.hash(key))
 	if e == nil || e.key != string(key) {
-		m.tail.Get(hash) // ristretto counts who is asked for before it is stored
 		return nil
 	}
 	e.touch()
-	if e.where.Load() == inTail {
-		m.tail.Get(hash)
-	}
 	return e
 }
 
 // put stores s among the variants of its key. It reports false, and changes
 // nothing, when s is too large, when its key was invalidated since its fetch
-// began, or when keep(old) refuses for the stored response
-// that it would replace.
+// began, or when keep(old) refuses for the stored response that it would
+// replace.
 func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 	if s.total()+entryBytes > m.largest() {
 		return false
@@ -134,7 +147,7 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 		return false
 	}
 	old := m.index.get(hash)
-	variants := []*Stored{s}
+	variants := append(make([]*Stored, 0, 4), s)
 	size := s.total() + entryBytes
 	if old != nil && old.key == s.key {
 		for _, v := range old.variants {
@@ -150,7 +163,7 @@ func (m *memory) put(s *Stored, keep func(old *Stored) bool) bool {
 			}
 		}
 	}
-	m.replaceLocked(old, newEntry(hash, variants))
+	m.replaceLocked(old, newEntry(hash, variants...))
 	return true
 }
 
@@ -161,7 +174,7 @@ func (m *memory) swap(old, s *Stored) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.index.get(hash)
-	if e == nil || e.key != old.key {
+	if e == nil || !slices.Contains(e.variants, old) {
 		return false
 	}
 	variants := make([]*Stored, 0, len(e.variants))
@@ -173,13 +186,10 @@ func (m *memory) swap(old, s *Stored) bool {
 			variants = append(variants, v)
 		}
 	}
-	switch {
-	case !slices.Contains(e.variants, old):
-		return false
-	case len(variants) == 0:
+	if len(variants) == 0 {
 		m.releaseLocked(e)
-	default:
-		m.replaceLocked(e, newEntry(hash, variants))
+	} else {
+		m.replaceLocked(e, newEntry(hash, variants...))
 	}
 	return true
 }
@@ -214,20 +224,31 @@ func (m *memory) remove(key []byte) bool {
 	return true
 }
 
-// replaceLocked puts e into the window in the place of old, which may be nil.
+// replaceLocked puts e where it belongs: in the place of old, which may be
+// nil and may have another key of the same hash.
 func (m *memory) replaceLocked(old, e *entry) {
+	to := &m.window
 	if old != nil {
 		e.used.Store(old.used.Load())
+		if old.where.Load() == inMain && old.key == e.key {
+			to = &m.main
+		}
 		m.unaccountLocked(old)
+	} else if m.ghosts.take(e.hash, m.main.count+m.window.count) {
+		to = &m.main
+		m.counts.again++
+	}
+	if m.pins.Load().means(e.key) {
+		if m.pinned.bytes+e.size <= m.pins.Load().bytes {
+			to = &m.pinned
+		} else {
+			m.counts.pinsRefused++
+		}
 	}
 	m.makeRoomLocked(e.size)
 	m.index.set(e)
 	m.objects += int64(len(e.variants))
-	m.resident += e.size
-	m.pushLocked(e)
-	if m.resident > m.handOverAt {
-		m.wakeUp()
-	}
+	to.push(e)
 }
 
 // releaseLocked takes e out of the index and out of the accounts.
@@ -236,191 +257,120 @@ func (m *memory) releaseLocked(e *entry) {
 	m.unaccountLocked(e)
 }
 
-// unaccountLocked takes e, which is in the index, out of the accounts. What is
-// in ristretto, or on its way, is counted until it is out of there.
+// unaccountLocked takes e, which is in the index, out of the accounts.
 func (m *memory) unaccountLocked(e *entry) {
 	m.objects -= int64(len(e.variants))
-	switch e.where.Load() {
-	case inWindow:
-		e.unlink()
-		m.resident -= e.size
-		e.where.Store(gone)
-	case offered:
-		e.where.Store(gone) // handOver gives its bytes back
-	case inTail:
-		e.where.Store(doomed)
-		m.doomed = append(m.doomed, e)
-		m.wakeUp()
-	}
+	m.listOf(e).remove(e)
 }
 
-// makeRoomLocked drops the oldest of the window until size more bytes fit,
-// sending popular ones on another round first.
+func (m *memory) listOf(e *entry) *ring {
+	switch e.where.Load() {
+	case inMain:
+		return &m.main
+	case inPinned:
+		return &m.pinned
+	}
+	return &m.window
+}
+
+// bytesLocked is all that is accounted.
+func (m *memory) bytesLocked() int64 { return m.window.bytes + m.main.bytes + m.pinned.bytes }
+
+// makeRoomLocked drops entries until size more bytes fit.
 func (m *memory) makeRoomLocked(size int64) {
 	rounds := 0
-	for m.resident+size > m.residentMax {
-		e := m.window.next
-		if e == &m.window {
-			return // cannot be: what is offered and size leave room, see largest
-		}
-		if n := e.used.Load(); n > 0 && rounds < roundsMax {
-			rounds++
-			m.againLocked(e, n)
-			continue
-		}
-		m.counts.evictions++
-		m.releaseLocked(e)
-	}
-}
-
-// againLocked sends e on another round with half its popularity.
-func (m *memory) againLocked(e *entry, used uint32) {
-	e.unlink()
-	e.used.Store(used / 2)
-	m.pushLocked(e)
-}
-
-func (m *memory) pushLocked(e *entry) {
-	e.where.Store(inWindow)
-	e.prev, e.next = m.window.prev, &m.window
-	e.prev.next, e.next.prev = e, e
-}
-
-func (e *entry) unlink() {
-	e.prev.next, e.next.prev = e.next, e.prev
-	e.prev, e.next = nil, nil
-}
-
-func (m *memory) wakeUp() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
-
-// handOver deletes doomed entries from ristretto and moves the oldest of the
-// window there until the window has room again, or until ristretto takes
-// nothing of a whole batch and all of it is popular. It is never called twice
-// at once: what this one goroutine asks of ristretto happens in its order.
-func (m *memory) handOver() {
-	for progress := true; progress; {
-		m.mu.Lock()
-		out := m.doomed
-		m.doomed = nil
-		before := m.resident
-		batch := m.takeOldestLocked()
-		m.mu.Unlock()
-		if len(out) == 0 && len(batch) == 0 {
-			return
-		}
-		for _, e := range out {
-			m.tail.Del(e.hash)
-		}
-		for _, e := range batch {
-			for range e.used.Load() { // ristretto has not seen these look-ups
-				m.tail.Get(e.hash)
-			}
-		}
-		for _, e := range batch {
-			m.tail.Set(e.hash, e, e.size)
-		}
-		m.tail.Wait()
-		progress = m.settle(out, batch) < before || len(out) > 0
-	}
-}
-
-// takeOldestLocked takes a batch out of the window's ring. Entries too large
-// for ristretto go another round when popular and are dropped when not.
-func (m *memory) takeOldestLocked() (batch []*entry) {
-	var bytes int64
-	for m.resident-bytes > m.handOverAt && len(batch) < handOverBatch {
-		e := m.window.next
-		if e == &m.window || bytes+e.size > m.residentMax/8 && len(batch) > 0 {
-			break
-		}
-		if e.size > m.tailItemMax {
-			if n := e.used.Load(); n > 0 {
-				m.againLocked(e, n)
-				continue
-			}
-			m.counts.evictions++
-			m.releaseLocked(e)
-			continue
-		}
-		e.unlink()
-		e.where.Store(offered)
-		bytes += e.size
-		batch = append(batch, e)
-	}
-	return batch
-}
-
-// settle does the accounts after ristretto has had its say. An offered entry
-// that is not found there was refused: it stays while it is popular. It
-// returns the bytes of the window.
-func (m *memory) settle(out, batch []*entry) int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, e := range out {
-		if e.where.Load() == doomed {
-			m.tailed -= e.size
-			e.where.Store(gone)
-		}
-	}
-	for _, e := range batch {
-		kept, _ := m.tail.Get(e.hash)
+	for m.bytesLocked()+size > m.budget {
 		switch {
-		case e.where.Load() == gone: // replaced or invalidated while offered
-			m.resident -= e.size
-			if kept == e {
-				m.tailed += e.size
-				e.where.Store(doomed)
-				m.doomed = append(m.doomed, e)
-			}
-		case kept == e:
-			m.resident -= e.size
-			m.tailed += e.size
-			m.counts.handedOver++
-			e.used.Store(0)
-			e.where.Store(inTail)
+		case !m.window.empty() && (m.window.bytes > m.windowMax || m.main.empty()):
+			rounds += m.passWindowLocked(rounds < roundsMax)
+		case !m.main.empty():
+			rounds += m.passMainLocked(rounds < roundsMax)
 		default:
-			m.refusedLocked(e)
+			return // cannot be: what is pinned leaves room for the largest
 		}
 	}
-	return m.resident
 }
 
-func (m *memory) refusedLocked(e *entry) {
-	m.counts.refused++
-	if n := e.used.Load(); n > 0 {
-		e.used.Store(n / 2)
-		m.pushLocked(e)
-		return
+// passWindowLocked moves the window's oldest on, to main if it may and was
+// asked for, and returns 1 if it did.
+func (m *memory) passWindowLocked(may bool) int {
+	e := m.window.oldest()
+	if may && e.used.Load() > 0 {
+		m.window.remove(e)
+		e.used.Store(0)
+		m.main.push(e)
+		m.counts.kept++
+		return 1
 	}
-	m.resident -= e.size
+	m.ghosts.add(e.hash)
 	m.counts.evictions++
-	e.where.Store(gone)
-	m.objects -= int64(len(e.variants))
-	m.index.remove(e)
+	m.releaseLocked(e)
+	return 0
 }
 
-// evicted is called by ristretto when it has let go of e. What is only offered
-// is settle's business.
-func (m *memory) evicted(e *entry) {
-	if e == nil {
-		return
+// passMainLocked drops the oldest of main, or sends it on another round if it
+// may and was asked for, and returns 1 if it did.
+func (m *memory) passMainLocked(may bool) int {
+	e := m.main.oldest()
+	if may && e.used.Load() > 0 {
+		m.main.remove(e)
+		e.used.Store(0)
+		m.main.push(e)
+		return 1
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch e.where.Load() {
-	case inTail:
-		m.tailed -= e.size
-		m.counts.evictions++
-		e.where.Store(gone)
-		m.objects -= int64(len(e.variants))
-		m.index.remove(e)
-	case doomed:
-		m.tailed -= e.size
-		e.where.Store(gone)
+	m.ghosts.add(e.hash)
+	m.counts.evictions++
+	m.releaseLocked(e)
+	return 0
+}
+
+// ghosts remembers hashes that were dropped, for about as many further drops
+// as entries are stored. A wrong answer, once in millions, keeps an entry for
+// longer.
+type ghosts struct {
+	slots []uint64 // of the hash its upper half, then the number of the drop
+	drops uint32
+}
+
+const ghostWays = 4
+
+// init makes room for a ghost to every 2 KiB of the budget and returns the
+// bytes it takes: less than half a percent.
+func (g *ghosts) init(budget int64) int64 {
+	n := int64(ghostWays)
+	for n*2*2048 <= budget {
+		n *= 2
 	}
+	g.slots = make([]uint64, n)
+	return 8 * n
+}
+
+func (g *ghosts) set(hash uint64) []uint64 {
+	at := hash % (uint64(len(g.slots)) / ghostWays) * ghostWays
+	return g.slots[at : at+ghostWays]
+}
+
+// add remembers the hash in the place of the oldest of its set.
+func (g *ghosts) add(hash uint64) {
+	g.drops++
+	set := g.set(hash)
+	oldest := 0
+	for i, v := range set {
+		if v == 0 || g.drops-uint32(v) > g.drops-uint32(set[oldest]) {
+			oldest = i
+		}
+	}
+	set[oldest] = hash&^0xffffffff | uint64(g.drops)
+}
+
+// take forgets the hash and reports whether it was among so many last drops.
+func (g *ghosts) take(hash uint64, within int64) bool {
+	set := g.set(hash)
+	for i, v := range set {
+		if v != 0 && v>>32 == hash>>32 {
+			set[i] = 0
+			return int64(g.drops-uint32(v)) <= within
+		}
+	}
+	return false
 }

@@ -122,10 +122,11 @@ func unhex(c byte) int {
 // eachID calls yield with the id of every selector that means a response with
 // the key and tags. The bytes are valid during the call.
 func eachID(key string, tags []string, yield func(id []byte)) {
-	var room [512]byte
+	room := idRooms.Get().(*[]byte)
+	defer idRooms.Put(room)
 	_, rest, _ := strings.Cut(key, " ")
 	authority, target, _ := strings.Cut(rest, " ")
-	b := append(append(append(room[:0], byte(ByURL)), authority...), ' ')
+	b := append(append(append((*room)[:0], byte(ByURL)), authority...), ' ')
 	b = appendDecoded(b, target)
 	yield(b)
 	for _, tag := range tags {
@@ -139,8 +140,11 @@ func eachID(key string, tags []string, yield func(id []byte)) {
 	if wild {
 		b = eachIDAt(b, "*.", parent, path, yield)
 	}
-	eachIDAt(b, "", "*", path, yield)
+	*room = eachIDAt(b, "", "*", path, yield)
 }
+
+// idRooms are the buffers of eachID; targets and tags bound how large they get.
+var idRooms = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 // eachIDAt yields the selectors by one host, and by the prefixes there.
 func eachIDAt(b []byte, star, host, path string, yield func(id []byte)) []byte {

@@ -12,15 +12,15 @@ const counterCells = 64
 // lookupCounts is one cell: 6 counters and padding to 128 bytes, the unit in
 // which processors fetch.
 type lookupCounts struct {
-	hits, tailHits, stale, misses, bypasses, uncacheable atomic.Uint64
+	hits, mainHits, stale, misses, bypasses, uncacheable atomic.Uint64
 
 	_ [80]byte
 }
 
 func (c *Cache) count(f *Found) {
 	cell := &c.lookups[rand.Uint32()%counterCells]
-	if f.inTail && (f.Outcome == Hit || f.Outcome == Stale) {
-		cell.tailHits.Add(1)
+	if f.inMain && (f.Outcome == Hit || f.Outcome == Stale) {
+		cell.mainHits.Add(1)
 	}
 	switch f.Outcome {
 	case Hit:
@@ -40,7 +40,7 @@ func (c *Cache) count(f *Found) {
 // Stats are counters since New, and the gauges Bytes and Objects.
 type Stats struct {
 	Hits        uint64 // fresh
-	TailHits    uint64 // of Hits and StaleHits, those from ristretto; the rest came from the window
+	MainHits    uint64 // of Hits and StaleHits, those of entries that had proved popular
 	StaleHits   uint64
 	Misses      uint64
 	Uncacheable uint64 // of Misses, those known not to be shareable
@@ -51,13 +51,16 @@ type Stats struct {
 	Learnt      uint64 // MarkUncacheable
 	Purges      uint64 // selectors purged
 
-	Evictions   uint64 // entries that the budget pushed out
-	HandedOver  uint64 // entries that ristretto took from the window
-	TailRefused uint64 // entries that it did not take when offered
+	Evictions uint64 // entries that the budget pushed out
+	Kept      uint64 // entries that went from the window to main
+	Again     uint64 // entries that went to main as they had been dropped a short while ago
 
-	WindowBytes, TailBytes int64 // accounted; together never above MaxBytes
-	MaxBytes               int64
-	Objects                int64 // stored responses
+	WindowBytes, MainBytes, PinnedBytes int64 // accounted; together never above MaxBytes
+	MaxBytes                            int64
+	Objects                             int64 // stored responses
+
+	PinnedKeys, PinnedMaxBytes int64
+	PinsRefused                uint64 // pinned entries that found no room among the pinned
 
 	Disk *DiskStats // nil without a disk
 }
@@ -70,7 +73,7 @@ func (c *Cache) Stats() Stats {
 		cell := &c.lookups[i]
 		s.Hits += cell.hits.Load()
 		s.StaleHits += cell.stale.Load()
-		s.TailHits += cell.tailHits.Load()
+		s.MainHits += cell.mainHits.Load()
 		s.Misses += cell.misses.Load()
 		s.Uncacheable += cell.uncacheable.Load()
 		s.Bypasses += cell.bypasses.Load()
@@ -79,8 +82,12 @@ func (c *Cache) Stats() Stats {
 	m := c.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Evictions, s.HandedOver, s.TailRefused = m.counts.evictions, m.counts.handedOver, m.counts.refused
-	s.WindowBytes, s.TailBytes, s.Objects = m.resident, m.tailed, m.objects
-	s.MaxBytes = m.residentMax + m.tail.MaxCost()
+	s.Evictions, s.Kept, s.Again, s.PinsRefused = m.counts.evictions, m.counts.kept, m.counts.again, m.counts.pinsRefused
+	s.WindowBytes, s.MainBytes, s.PinnedBytes = m.window.bytes, m.main.bytes, m.pinned.bytes
+	s.MaxBytes, s.Objects = m.budget, m.objects
+	s.PinnedKeys, s.PinnedMaxBytes = m.pinned.count, m.pins.Load().bytes
 	return s
 }
+
+// Bytes is all that is accounted in memory.
+func (s *Stats) Bytes() int64 { return s.WindowBytes + s.MainBytes + s.PinnedBytes }

@@ -18,6 +18,7 @@ type Stored struct {
 	Body    []byte
 	Verdict Verdict
 
+	entry   entry // used by the index when it is alone under its key
 	key     string
 	variant string // VariantKey of the request that brought it
 
@@ -95,30 +96,38 @@ func tagsIn(l field.List) []string {
 	return tagsOf(surrogate, tags)
 }
 
-// index finds what look-ups and validation need in s.Fields, and its size.
+// index makes s, whose fields nobody else holds yet, small, finds what look-ups
+// and validation need in them, and its size.
 func (s *Stored) index() {
+	s.measure(s.compact())
+}
+
+// measure finds what look-ups and validation need in s.Fields, and its size,
+// with so many bytes of text of its own.
+func (s *Stored) measure(text int) {
 	s.etag = trim(view(s.Fields.Get("ETag")))
 	s.coding = CodingOf(s.Fields)
 	s.lastModified = time.Time{}
 	if t, ok := parseDate(view(s.Fields.Get("Last-Modified")), s.responseTime); ok {
 		s.lastModified = t
 	}
-	s.size = storedBytes + int64(cap(s.Body)+len(s.key)+len(s.variant))
+	s.size = storedBytes + allocated(cap(s.Body)) + fieldsSize(s.Fields)
+	s.size += allocated(text) + preparedBytes
 	for _, f := range s.Fields {
-		s.size += fieldBytes + 2*int64(len(f.Name)+len(f.Value))
+		s.size += int64(len(f.Name) + len(f.Value) + len(": \r\n")) // what SetPrepared holds
 	}
 	for _, tag := range s.tags {
-		s.size += fieldBytes/2 + int64(len(tag))
+		s.size += 16 + allocated(len(tag))
 	}
 }
 
 const (
-	// storedBytes is a Stored with its Verdict, its slot in an entry and the
-	// rounding of the allocator, measured on linux/amd64.
-	storedBytes = 576
-	// fieldBytes is a field.Field (two string headers) and the rounding of its
-	// two strings; the strings count twice, once for what SetPrepared holds.
-	fieldBytes = 56
+	// storedBytes is a Stored with its Verdict and what the collector needs to
+	// know of it, measured on linux/amd64.
+	storedBytes = 640
+	// preparedBytes is what hangs a prepared header on a Stored, beside its
+	// text.
+	preparedBytes = 128
 )
 
 // storable leaves out what RFC 9111 section 3.1 keeps from being stored, what

@@ -100,7 +100,7 @@ func purgeFileIn(dir string) string { return filepath.Join(dir, "purges") }
 // then disk does not see how popular it is.
 func (t *tier) inUse(key []byte) bool {
 	e := t.c.memory.index.get(t.c.memory.index.hash(key))
-	return e != nil && e.key == string(key) && (e.used.Load() > 0 || e.where.Load() == inTail)
+	return e != nil && e.key == string(key) && (e.used.Load() > 0 || e.where.Load() != inWindow)
 }
 
 // run writes what is queued until ctx is done, and then what is left.

@@ -48,6 +48,9 @@ func parseVary(b []byte) (names []string, ok bool) {
 
 // canonicalName is the usual spelling of a field name: Accept-Encoding.
 func canonicalName(b []byte) string {
+	if name, ok := knownNames[string(b)]; ok {
+		return name
+	}
 	out := make([]byte, len(b))
 	start := true
 	for i, c := range b {

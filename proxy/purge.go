@@ -96,9 +96,11 @@ func (p *Proxy) readPurgeURL(text string) (string, error) {
 		return "", fmt.Errorf("no request can ask for it: %s", refusal)
 	}
 	x := exchange{authority: []byte(authority)}
-	rt, _ := p.table.Load().find(host, t.path, "GET")
-	if rt == nil {
-		rt = &Route{}
+	rt := &Route{}
+	if table := p.table.Load(); table != nil {
+		if found, _ := table.find(host, t.path, "GET"); found != nil {
+			rt = found
+		}
 	}
 	return strings.TrimPrefix(string(x.appendKey(nil, rt, t)), " "), nil
 }
@@ -164,4 +166,36 @@ func readPurgeTag(text string) (string, error) {
 		return "", fmt.Errorf("write one tag as it stands in Surrogate-Key or Cache-Tag")
 	}
 	return text, nil
+}
+
+// readPin reads what is to be pinned: a host and a path that ends in /* is a
+// prefix, everything else a URL.
+func readPin(text string, url func(string) (string, error)) (cache.Selector, error) {
+	s, read := cache.Selector{By: cache.ByURL}, url
+	if strings.HasSuffix(text, "/*") {
+		s.By, read = cache.ByPrefix, readPurgePrefix
+	}
+	var err error
+	s.Text, err = read(text)
+	return s, err
+}
+
+// CheckPin says whether Pin would take the text.
+func CheckPin(text string) error {
+	_, err := readPin(text, (&Proxy{}).readPurgeURL)
+	return err
+}
+
+// Pin has what the texts mean stay in memory within so many bytes, 0 for a
+// quarter of it, and nothing else any more.
+func (p *Proxy) Pin(texts []string, bytes int64) error {
+	selectors := make([]cache.Selector, len(texts))
+	for i, text := range texts {
+		s, err := readPin(text, p.readPurgeURL)
+		if err != nil {
+			return fmt.Errorf("pinning %q: %w", text, err)
+		}
+		selectors[i] = s
+	}
+	return p.cache.Pin(selectors, bytes)
 }

@@ -231,7 +231,7 @@ func needsRestart(was, is *config.Config) []string {
 	}
 	add("listen", was.Listen == is.Listen)
 	add("ops", !bares(was, is))
-	add("cache.memory", was.Cache == is.Cache)
+	add("cache.memory", was.Cache.Memory == is.Cache.Memory)
 	a, b := was.Attendance, is.Attendance
 	if a == nil || b == nil {
 		add("attendance", a == b)

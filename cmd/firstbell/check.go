@@ -90,6 +90,9 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 			name, strings.Join(o.Servers, ", "), o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait)
 	}
 	fmt.Fprintf(t, "cache\t%s of memory\n", c.Cache.Memory)
+	if len(c.Cache.Pin) > 0 {
+		fmt.Fprintf(t, "pinned\t%s\n", strings.Join(c.Cache.Pin, ", "))
+	}
 	if a := c.Attendance; a != nil {
 		fmt.Fprintf(t, "journal\t%s\n", a.Journal)
 		fmt.Fprintf(t, "store\t%s\n", store.Shown(a.Store))

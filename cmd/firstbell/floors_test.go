@@ -45,7 +45,6 @@ var modules = map[string][]string{
 	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
 	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
 	"proxy/identity":       {"github.com/golang-jwt/jwt/v5"},
-	"cache":                {"github.com/dgraph-io/ristretto/v2", "github.com/zeebo/xxh3"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
 	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
 	"attendance/sink":      {"github.com/klauspost/compress"},

@@ -59,6 +59,8 @@ var (
 	mEvictions   = counter("cache_evictions_total", "Stored responses pushed out for room.")
 	mPuts        = counter("cache_puts_total", "Responses stored.")
 	mPutsRefused = counter("cache_puts_refused_total", "Responses not stored: too large, or worse than what is there.")
+	mPinnedBytes = gauge("cache_pinned_bytes", "Memory that pinned responses take.")
+	mPinsRefused = counter("cache_pins_refused_total", "Times that a pinned response found no room among the pinned.")
 	mPurges      = counter("cache_purges_total", "Selectors purged.")
 	mLearnt      = counter("cache_uncacheable_learnt_total", "Keys found to be not shareable.")
 
@@ -183,12 +185,14 @@ func collectCache(ch chan<- prometheus.Metric, s *server) {
 	mLookups.send(ch, float64(c.Misses), "miss")
 	mLookups.send(ch, float64(c.Bypasses), "bypass")
 	mObjects.send(ch, float64(c.Objects))
-	mBytes.send(ch, float64(c.WindowBytes+c.TailBytes))
+	mBytes.send(ch, float64(c.Bytes()))
 	mMaxBytes.send(ch, float64(c.MaxBytes))
 	mEvictions.send(ch, float64(c.Evictions))
 	mPuts.send(ch, float64(c.Puts))
 	mPutsRefused.send(ch, float64(c.PutsRefused))
 	mLearnt.send(ch, float64(c.Learnt))
+	mPinnedBytes.send(ch, float64(c.PinnedBytes))
+	mPinsRefused.send(ch, float64(c.PinsRefused))
 	mPurges.send(ch, float64(c.Purges))
 }
 

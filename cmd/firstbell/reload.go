@@ -94,6 +94,9 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 			return err
 		}
 	}
+	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
+		return err
+	}
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	resize(origins)
@@ -127,7 +130,7 @@ func keepUntilRestart(c, was *config.Config) {
 	if bares(was, c) {
 		c.Ops = was.Ops
 	}
-	c.Listen, c.Cache, c.Attendance = was.Listen, was.Cache, was.Attendance
+	c.Listen, c.Cache.Memory, c.Attendance = was.Listen, was.Cache.Memory, was.Attendance
 }
 
 // retireAfter is how long an origin that no route leads to any more keeps its

@@ -67,6 +67,9 @@ func printStatus(w io.Writer, r *statusReport) {
 		}
 	}
 	fmt.Fprintf(w, "\ncache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
+	if c := &r.Cache; c.Pinned > 0 || c.PinsRefused > 0 {
+		fmt.Fprintf(w, "          %d pinned, %d of %d bytes, %d times no room among them\n", c.Pinned, c.PinnedBytes, c.PinnedMaxBytes, c.PinsRefused)
+	}
 	if p := r.Cache.LastPurge; p != nil {
 		fmt.Fprintf(w, "          %d selectors purged, last by %s %s from %s at %s\n", r.Cache.Purges,
 			p.Purged[0].By, p.Purged[0].What, p.From, p.At.Local().Format(time.DateTime))

@@ -475,12 +475,17 @@ func TestStatusAndReloadAskTheRunningOne(t *testing.T) {
 	if _, _, err := firstbell(t, "status", "-config", file); err == nil || !strings.Contains(err.Error(), "does firstbell serve run?") {
 		t.Errorf("status without a running one: got %v", err)
 	}
-	serve(t, file)
+	r := serve(t, file)
 	if stdout, _, err := firstbell(t, "status", "-config", file); err != nil || !strings.Contains(stdout, "ready, up") || !strings.Contains(stdout, "journal   open") {
 		t.Errorf("status: got %v and %s", err, stdout)
 	}
+	edit(t, file, "timezone:", "cache: {pin: [\"*/lessons/*\", a.example/start], pin_memory: 1MiB}\ntimezone:")
 	if stdout, _, err := firstbell(t, "reload", "-config", file); err != nil || !strings.Contains(stdout, "in force: digest") {
 		t.Errorf("reload: got %v and %s", err, stdout)
+	}
+	ask(t, "GET", "http://"+r.web+"/lessons/1", "")
+	if stdout, _, err := firstbell(t, "status", "-config", file); err != nil || !strings.Contains(stdout, "1 pinned, ") || !strings.Contains(stdout, "of 1048576 bytes") {
+		t.Errorf("status with a pinned lesson: got %v and %s", err, stdout)
 	}
 	edit(t, file, "max: 8", "max: x")
 	if stdout, _, err := firstbell(t, "reload", "-config", file); exitCode(err) != 1 || !strings.Contains(stdout, "concurrency.max") {

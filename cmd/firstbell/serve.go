@@ -158,6 +158,9 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
 	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o)}, table)
+	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
+		return s, err
+	}
 	s.ops = newOps(s)
 	return s, nil
 }

@@ -64,6 +64,11 @@ type cacheStatus struct {
 	Bypasses  uint64 `json:"bypasses"`
 	Evictions uint64 `json:"evictions"`
 
+	Pinned         int64  `json:"pinned"` // keys that are never pushed out
+	PinnedBytes    int64  `json:"pinned_bytes"`
+	PinnedMaxBytes int64  `json:"pinned_max_bytes"`
+	PinsRefused    uint64 `json:"pins_refused"` // times that there was no room among them
+
 	Purges    uint64         `json:"purges"` // selectors
 	LastPurge *purgeAnswered `json:"last_purge,omitempty"`
 }
@@ -179,8 +184,9 @@ func (s *server) report() *statusReport {
 	}
 	c := s.cache.Stats()
 	r.Cache = cacheStatus{
-		Objects: c.Objects, Bytes: c.WindowBytes + c.TailBytes, MaxBytes: c.MaxBytes,
+		Objects: c.Objects, Bytes: c.Bytes(), MaxBytes: c.MaxBytes,
 		Hits: c.Hits, Stale: c.StaleHits, Misses: c.Misses, Bypasses: c.Bypasses, Evictions: c.Evictions,
+		Pinned: c.PinnedKeys, PinnedBytes: c.PinnedBytes, PinnedMaxBytes: c.PinnedMaxBytes, PinsRefused: c.PinsRefused,
 		Purges: c.Purges, LastPurge: s.purged.Load(),
 	}
 	for _, name := range config.SortedKeys(now.origins) {

@@ -108,6 +108,9 @@ var mistakes = []mistake{
 	{"size that is none", "1GiB", "▸big", "cache.memory", `"big" is not a size`, "2GiB"},
 	{"size too large", "1GiB", "▸99999999TiB", "cache.memory", "too large", "2GiB"},
 	{"negative size", "1GiB", "▸-1GiB", "cache.memory", "negative", "2GiB"},
+	{"pin without a path", "{memory: 1GiB}", "{memory: 1GiB, pin: [▸school]}", "cache.pin[0]", "cannot be pinned", "prefix such as"},
+	{"pin with a regular expression", "{memory: 1GiB}", "{memory: 1GiB, pin: [▸\"*.a.*.b/x/*\"]}", "cache.pin[0]", "cannot be pinned", "prefix such as"},
+	{"pins take it all", "{memory: 1GiB}", "{memory: 1GiB, pin: [a/b], pin_memory: ▸900MiB}", "cache.pin_memory", "more than two fifths", "everything else"},
 	{"cache too small", "1GiB", "▸10KiB", "cache.memory", "holds no lesson", "2GiB"},
 
 	// Listening.

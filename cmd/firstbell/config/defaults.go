@@ -5,11 +5,14 @@ import (
 	"time"
 )
 
+// memoryDefault is what the cache may take unless the file says it.
+const memoryDefault Size = 512 << 20
+
 // defaults fills in what the file leaves out and this package knows. What is
 // still zero afterwards is for the packages that are configured by it.
 func (c *Config) defaults() {
 	if c.Cache.Memory == 0 {
-		c.Cache.Memory = 512 << 20
+		c.Cache.Memory = memoryDefault
 	}
 	if c.Log.Access == nil {
 		yes := true

@@ -128,8 +128,10 @@ type OriginTimeouts struct {
 
 // Memory is how much of the machine the cache may take.
 type Memory struct {
-	Memory Size     `yaml:"memory" eg:"2GiB"`
-	_      struct{} `yaml:"disk" later:"the cache on disk comes with a later one"`
+	Memory    Size     `yaml:"memory" eg:"2GiB"`
+	Pin       []string `yaml:"pin" eg:"[\"www.school.example/lessons/*\"]"` // URLs, and prefixes ending in /*, that are never pushed out for room
+	PinMemory Size     `yaml:"pin_memory" eg:"256MiB"`                      // how much of memory they may take; a quarter unless said
+	_         struct{} `yaml:"disk" later:"the cache on disk comes with a later one"`
 }
 
 // Attendance is where check-ins go.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"firstbell/attendance/timetable"
+	"firstbell/proxy"
 )
 
 // A validator says what the values must mean together. It shows nothing about
@@ -369,6 +370,21 @@ func (v *validator) beside(name string) string {
 func (v *validator) bounds() {
 	if m := v.c.Cache.Memory; v.given("cache.memory") && m < 1<<20 {
 		v.wrong("cache.memory", "write what the machine can spare, such as 2GiB", "%s holds no lesson", m)
+	}
+	for i, pin := range v.c.Cache.Pin {
+		if err := proxy.CheckPin(pin); err != nil {
+			v.wrong(fmt.Sprintf("cache.pin[%d]", i), `write a URL such as "www.school.example/start", or a prefix such as "*.school.example/lessons/*"`, "%q cannot be pinned: %v", pin, err)
+		}
+	}
+	m, pinned := v.c.Cache.Memory, v.c.Cache.PinMemory
+	if m == 0 {
+		m = memoryDefault
+	}
+	if pinned > m*2/5 {
+		v.wrong("cache.pin_memory", "leave the larger part of cache.memory to everything else", "%s of %s is more than two fifths", pinned, m)
+	}
+	if len(v.c.Cache.Pin) == 0 && v.given("cache.pin_memory") {
+		v.warn("cache.pin_memory", "add pin, or remove it", "nothing is pinned")
 	}
 	if d := v.c.Listen.Drain; v.given("listen.drain") && (d < 100*time.Millisecond || d > time.Hour) {
 		v.wrong("listen.drain", "write 100ms to 1h, such as 30s", "%s is not a sensible time", d)
