@@ -243,7 +243,7 @@ func TestTheFloorsTestSeesABreach(t *testing.T) {
 		{"cache/a.go", "firstbell/proxy", "strictly down"},
 		{"cache/a.go", "firstbell/attendance", "strictly down"},
 		{"cache/a.go", "firstbell/proxy/field", ""},
-		{"cache/a.go", "github.com/valyala/fasthttp", "may use"},
+		{"cache/a.go", "github.com/valyala/fasthttp", "standard library alone"},
 		{"coalesce/a.go", "github.com/zeebo/xxh3", "standard library alone"},
 		{"bench/bell/a.go", "firstbell/attendance", "over the wire"},
 		{"bench/bell/a.go", "firstbell/bench/lms", ""},
