@@ -52,7 +52,7 @@ var modules = map[string][]string{
 	"attendance/wal":       {"golang.org/x/sys"},
 }
 
-var testModules = []string{"go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4"}
+var testModules = []string{"github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4"}
 
 // benchModules are what bench may use, test or not: it measures beside them.
 var benchModules = []string{"github.com/valyala/fasthttp", "modernc.org/sqlite"}
