@@ -45,6 +45,7 @@ func commands() []command {
 		{"status", "show how a running firstbell does", runStatus},
 		{"reload", "have a running firstbell read its file again", runReload},
 		{"purge", "have a running firstbell make stored responses stale, or drop them", runPurge},
+		{"cookie", "make a signed session cookie, or look into one", runCookie},
 		{"version", "show the version", runVersion},
 		{"help", "show this", runHelp},
 	}

@@ -213,6 +213,10 @@ func TestTokensOfAnotherLibraryAreVerifiedWithEveryAlgorithm(t *testing.T) {
 func TestBadTokensVouchForNobody(t *testing.T) {
 	i := newIssuer(t)
 	v := newJWT(t, JWTConfig{Keys: fileKeys(t, i.set("rsa", "ec")), Issuer: "https://login.example", Audience: "firstbell"})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
+	go func() { v.Run(ctx); close(ended) }() // so that a look for an unknown key is over at once
 	public := rsaPEM(t, &rsaKey().PublicKey)
 	b64 := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 	content, _ := json.Marshal(claimsOf("s1"))
