@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -57,6 +58,42 @@ func (a *accessLog) stands(now int64) int {
 	return 0
 }
 
+// shown is the target as logs have it: a client that puts a secret into its
+// query, as some platforms have it do, shall not put it into our log.
+func (t *target) shown() string {
+	if t.query == nil || !suspect(t.query) {
+		return string(t.raw)
+	}
+	b := append(append([]byte(nil), t.path...), '?')
+	for i, part := range bytes.Split(t.query, []byte("&")) {
+		if i > 0 {
+			b = append(b, '&')
+		}
+		name, _, given := bytes.Cut(part, []byte("="))
+		if given && suspect(name) {
+			b = append(append(b, name...), "=(hidden)"...)
+		} else {
+			b = append(b, part...)
+		}
+	}
+	return string(b)
+}
+
+// secretNames are parts of the names of parameters that hold secrets.
+var secretNames = [...]string{"token", "secret", "passw", "sess", "ticket", "jwt", "api_key", "apikey", "credential", "signature", "code", "%"}
+
+// suspect reports whether text names a secret. A name that is percent-encoded
+// may name anything.
+func suspect(text []byte) bool {
+	low := bytes.ToLower(text)
+	for _, n := range secretNames {
+		if bytes.Contains(low, []byte(n)) {
+			return true
+		}
+	}
+	return false
+}
+
 func (a *accessLog) line(x *exchange, took time.Duration) {
 	log := a.log.Load()
 	if log == nil {
@@ -67,7 +104,7 @@ func (a *accessLog) line(x *exchange, took time.Duration) {
 		return
 	}
 	log.Info("request",
-		"method", x.method, "host", string(x.host), "target", string(x.target.raw),
+		"method", x.method, "host", string(x.host), "target", x.target.shown(),
 		"status", x.status, "outcome", x.outcome.String(), "bytes", x.sent,
 		"took_us", took.Microseconds(), "remote", x.remote, "stands_for", stands)
 }

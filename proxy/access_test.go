@@ -35,3 +35,23 @@ func TestAccessLinesStandForWhatTheyLeaveOut(t *testing.T) {
 		}
 	})
 }
+
+func TestSecretsInAQueryAreNotLogged(t *testing.T) {
+	for raw, want := range map[string]string{
+		"/a":                                   "/a",
+		"/a?page=2&q=x%20y":                    "/a?page=2&q=x%20y",
+		"/a?access_token=abc&page=2":           "/a?access_token=(hidden)&page=2",
+		"/a?page=2&sesskey=abc&Id_Token=def":   "/a?page=2&sesskey=(hidden)&Id_Token=(hidden)",
+		"/cb?code=abc=def&state=1":             "/cb?code=(hidden)&state=1",
+		"/a?acce%73s_toke%6e=abc&PASSWORD=def": "/a?acce%73s_toke%6e=(hidden)&PASSWORD=(hidden)",
+		"/a?token":                             "/a?token",
+	} {
+		x, refusal := readTarget([]byte(raw))
+		if refusal != "" {
+			t.Fatal(refusal)
+		}
+		if got := x.shown(); got != want {
+			t.Errorf("%s: got %s, want %s", raw, got, want)
+		}
+	}
+}

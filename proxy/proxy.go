@@ -138,7 +138,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 func (p *Proxy) panicked(x *exchange, e any) {
 	p.counters.panics.Add(1)
 	p.log.Error("an exchange panicked", "panic", e, "method", x.method,
-		"host", string(x.host), "target", string(x.target.raw), "stack", string(debug.Stack()))
+		"host", string(x.host), "target", x.target.shown(), "stack", string(debug.Stack()))
 }
 
 // finished is called once for every exchange, when its answer is over.

@@ -130,6 +130,7 @@ func TestWhoAsksIsFoundOutFromEndToEndAndNoSecretIsShown(t *testing.T) {
 	say(401, "POST", "/by-session", ``, "Cookie", "moodle=planted-stranger")
 	say(200, "GET", "/members/a", ``, "Authorization", "Bearer "+good)
 	say(401, "GET", "/members/a", ``)
+	say(401, "GET", "/members/a?access_token=planted-in-the-query", ``)
 
 	// The issuer and the login service die; sessions that are known go on.
 	o.down.Store(true)
