@@ -135,6 +135,15 @@ func policyOf(c *config.Cache) *cache.Policy {
 	}
 }
 
+// cacheOf is what the cache is made of.
+func cacheOf(c *config.Memory) cache.Options {
+	o := cache.Options{MemoryBytes: int64(c.Memory)}
+	if c.Disk.Path != "" {
+		o.Disk = &cache.DiskOptions{Path: c.Disk.Path, Bytes: int64(c.Disk.Size)}
+	}
+	return o
+}
+
 func checkInOf(r *config.Route) (*proxy.CheckIn, error) {
 	c := r.CheckIn
 	out := &proxy.CheckIn{ClassIsKey: c.PerClass, BytesMax: int64(c.MaxBytes)}
@@ -232,6 +241,7 @@ func needsRestart(was, is *config.Config) []string {
 	add("listen", was.Listen == is.Listen)
 	add("ops", !bares(was, is))
 	add("cache.memory", was.Cache.Memory == is.Cache.Memory)
+	add("cache.disk", was.Cache.Disk == is.Cache.Disk)
 	a, b := was.Attendance, is.Attendance
 	if a == nil || b == nil {
 		add("attendance", a == b)

@@ -89,7 +89,11 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",
 			name, strings.Join(o.Servers, ", "), o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait)
 	}
-	fmt.Fprintf(t, "cache\t%s of memory\n", c.Cache.Memory)
+	if d := c.Cache.Disk; d.Path != "" {
+		fmt.Fprintf(t, "cache\t%s of memory, %s on disk in %s\n", c.Cache.Memory, d.Size, d.Path)
+	} else {
+		fmt.Fprintf(t, "cache\t%s of memory; a restart empties it\n", c.Cache.Memory)
+	}
 	if len(c.Cache.Pin) > 0 {
 		fmt.Fprintf(t, "pinned\t%s\n", strings.Join(c.Cache.Pin, ", "))
 	}

@@ -17,13 +17,17 @@ import (
 	"firstbell/cmd/firstbell/config"
 )
 
-const inspectUsage = `inspect -config FILE, or inspect DIR [SPARE], or inspect -frames SEGMENT
+const inspectUsage = `inspect -config FILE, or inspect DIR [SPARE], or inspect -frames SEGMENT, or inspect cache …
 
 Shows the journal in DIR: its segments, how many records each holds, damage and
 missing numbers, and what sinks have parked. It takes no lock and writes nothing,
-whether serve runs or not. It exits with 1 when acknowledged records are missing.`
+whether serve runs or not. It exits with 1 when acknowledged records are missing.
+inspect cache lists what the cache keeps on disk; see inspect cache -h.`
 
 func runInspect(_ context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "cache" {
+		return runInspectCache(args[1:], stdout, stderr)
+	}
 	f := newFlags("inspect", inspectUsage, stderr)
 	file := f.String("config", "", "`FILE` that serve runs with")
 	records := f.Bool("records", false, "list the records, decoded")

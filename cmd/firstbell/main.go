@@ -41,7 +41,7 @@ func commands() []command {
 		{"attendance", "judge a day again, show or rotate the signing keys", runAttendance},
 		{"reconcile", "hold receipts, journal, store, export and sinks of a day against each other", runReconcile},
 		{"verify", "check receipts offline, with public keys alone", runVerify},
-		{"inspect", "show the journal: segments, records, damage", runInspect},
+		{"inspect", "show the journal: segments, records, damage; inspect cache: what is stored", runInspect},
 		{"status", "show how a running firstbell does", runStatus},
 		{"reload", "have a running firstbell read its file again", runReload},
 		{"purge", "have a running firstbell make stored responses stale, or drop them", runPurge},

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"firstbell/cache"
 	"firstbell/cmd/firstbell/config"
 )
 
@@ -61,6 +62,18 @@ var (
 	mPutsRefused = counter("cache_puts_refused_total", "Responses not stored: too large, or worse than what is there.")
 	mPinnedBytes = gauge("cache_pinned_bytes", "Memory that pinned responses take.")
 	mPinsRefused = counter("cache_pins_refused_total", "Times that a pinned response found no room among the pinned.")
+	mDiskObjects = gauge("cache_disk_objects", "Stored responses on disk.")
+	mDiskBytes   = gauge("cache_disk_bytes", "What they take there.")
+	mDiskMax     = gauge("cache_disk_max_bytes", "What they may take.")
+	mDiskRebuilt = gauge("cache_disk_rebuilt_ratio", "The part of the index that is there after a start.")
+	mDiskHits    = counter("cache_disk_hits_total", "Look-ups answered from disk.")
+	mDiskStored  = counter("cache_disk_stored_total", "Responses written to disk.")
+	mDiskWritten = counter("cache_disk_written_bytes_total", "Bytes of them.")
+	mDiskEvicted = counter("cache_disk_evictions_total", "Responses removed from disk for room.")
+	mDiskRefused = counter("cache_disk_refused_total", "Responses not written: no room, too large, or the disk takes nothing.")
+	mDiskQueued  = gauge("cache_disk_queued", "Responses on their way to disk.")
+	mDiskAlarms  = counter("cache_disk_alarms_total", "Files that were no answer (torn, damaged, foreign), and calls that failed (read, write).", "kind")
+	mDiskPaused  = gauge("cache_disk_paused", "1 while nothing is stored on disk, as it is full or failed.")
 	mPurges      = counter("cache_purges_total", "Selectors purged.")
 	mLearnt      = counter("cache_uncacheable_learnt_total", "Keys found to be not shareable.")
 
@@ -193,7 +206,27 @@ func collectCache(ch chan<- prometheus.Metric, s *server) {
 	mLearnt.send(ch, float64(c.Learnt))
 	mPinnedBytes.send(ch, float64(c.PinnedBytes))
 	mPinsRefused.send(ch, float64(c.PinsRefused))
+	if c.Disk != nil {
+		collectDisk(ch, c.Disk)
+	}
 	mPurges.send(ch, float64(c.Purges))
+}
+
+func collectDisk(ch chan<- prometheus.Metric, d *cache.DiskStats) {
+	mDiskObjects.send(ch, float64(d.Objects))
+	mDiskBytes.send(ch, float64(d.Bytes))
+	mDiskMax.send(ch, float64(d.MaxBytes))
+	mDiskRebuilt.send(ch, d.Rebuilt)
+	mDiskHits.send(ch, float64(d.Hits))
+	mDiskStored.send(ch, float64(d.Stored))
+	mDiskWritten.send(ch, float64(d.StoredBytes))
+	mDiskEvicted.send(ch, float64(d.Evicted))
+	mDiskRefused.send(ch, float64(d.Refused))
+	mDiskQueued.send(ch, float64(d.Queued))
+	for kind, n := range diskAlarms(d) {
+		mDiskAlarms.send(ch, float64(n), kind)
+	}
+	mDiskPaused.send(ch, truth(d.Paused))
 }
 
 func collectOrigins(ch chan<- prometheus.Metric, s *server) {

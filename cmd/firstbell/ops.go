@@ -193,6 +193,9 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 <tr><td>memory</td><td class="n">{{.Cache.Bytes}} of {{.Cache.MaxBytes}} bytes</td></tr>
 <tr><td>evicted</td><td class="n">{{.Cache.Evictions}}</td></tr>
 {{if .Cache.PinnedBytes}}<tr><td>pinned</td><td class="n">{{.Cache.Pinned}}, {{.Cache.PinnedBytes}} of {{.Cache.PinnedMaxBytes}} bytes{{if .Cache.PinsRefused}}, <span class="bad">{{.Cache.PinsRefused}} times no room</span>{{end}}</td></tr>{{end}}
+{{with .Cache.Disk}}<tr><td>on disk</td><td class="n">{{.Objects}}, {{.Bytes}} of {{.MaxBytes}} bytes</td></tr>
+{{range $kind, $n := .Alarms}}<tr><td>alarm: {{$kind}}</td><td class="n">{{$n}}</td></tr>{{end}}
+{{if .Paused}}<tr><td>nothing is stored on disk</td><td>{{.Why}}</td></tr>{{end}}{{end}}
 {{with .Cache.LastPurge}}<tr><td>last purge</td><td>{{range .Purged}}{{.By}} {{.What}}: {{.Count}}<br>{{end}}{{if .Hard}}hard, {{end}}from {{.From}}{{with .By}}, {{.}}{{end}}, {{.At.Format "2006-01-02 15:04:05 MST"}}</td></tr>{{end}}</table>
 <p><small><a href="/status">status as JSON</a> · <a href="/metrics">metrics</a> · <a href="/readyz">readyz</a></small></p>
 </body></html>

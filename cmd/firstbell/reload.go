@@ -130,7 +130,8 @@ func keepUntilRestart(c, was *config.Config) {
 	if bares(was, c) {
 		c.Ops = was.Ops
 	}
-	c.Listen, c.Cache.Memory, c.Attendance = was.Listen, was.Cache.Memory, was.Attendance
+	c.Listen, c.Attendance = was.Listen, was.Attendance
+	c.Cache.Memory, c.Cache.Disk = was.Cache.Memory, was.Cache.Disk
 }
 
 // retireAfter is how long an origin that no route leads to any more keeps its

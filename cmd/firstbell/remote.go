@@ -70,6 +70,19 @@ func printStatus(w io.Writer, r *statusReport) {
 	if c := &r.Cache; c.Pinned > 0 || c.PinsRefused > 0 {
 		fmt.Fprintf(w, "          %d pinned, %d of %d bytes, %d times no room among them\n", c.Pinned, c.PinnedBytes, c.PinnedMaxBytes, c.PinsRefused)
 	}
+	if d := r.Cache.Disk; d != nil {
+		fmt.Fprintf(w, "          %d on disk, %d of %d bytes", d.Objects, d.Bytes, d.MaxBytes)
+		if d.Rebuilt < 1 {
+			fmt.Fprintf(w, ", index rebuilt to %.0f %%", 100*d.Rebuilt)
+		}
+		for _, kind := range config.SortedKeys(d.Alarms) {
+			fmt.Fprintf(w, ", %s %d", kind, d.Alarms[kind])
+		}
+		if d.Paused {
+			fmt.Fprintf(w, "; NOTHING IS STORED ON DISK: %s", d.Why)
+		}
+		fmt.Fprintln(w)
+	}
 	if p := r.Cache.LastPurge; p != nil {
 		fmt.Fprintf(w, "          %d selectors purged, last by %s %s from %s at %s\n", r.Cache.Purges,
 			p.Purged[0].By, p.Purged[0].What, p.From, p.At.Local().Format(time.DateTime))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"firstbell/attendance"
+	"firstbell/cache"
 	"firstbell/cmd/firstbell/config"
 	"firstbell/proxy/origin"
 )
@@ -69,8 +70,25 @@ type cacheStatus struct {
 	PinnedMaxBytes int64  `json:"pinned_max_bytes"`
 	PinsRefused    uint64 `json:"pins_refused"` // times that there was no room among them
 
+	Disk      *diskStatus    `json:"disk,omitempty"`
 	Purges    uint64         `json:"purges"` // selectors
 	LastPurge *purgeAnswered `json:"last_purge,omitempty"`
+}
+
+// diskStatus is the cache below memory.
+type diskStatus struct {
+	Objects   int64             `json:"objects"`
+	Bytes     int64             `json:"bytes"`
+	MaxBytes  int64             `json:"max_bytes"`
+	Rebuilt   float64           `json:"rebuilt"` // the part of the index that is there
+	Hits      uint64            `json:"hits"`
+	Stored    uint64            `json:"stored"`
+	Evictions uint64            `json:"evictions"`
+	Refused   uint64            `json:"refused"`
+	Queued    int               `json:"queued"` // responses on their way to disk
+	Alarms    map[string]uint64 `json:"alarms,omitempty"`
+	Paused    bool              `json:"paused,omitempty"`
+	Why       string            `json:"why,omitempty"` // the last error of a write
 }
 
 type originStatus struct {
@@ -189,6 +207,9 @@ func (s *server) report() *statusReport {
 		Pinned: c.PinnedKeys, PinnedBytes: c.PinnedBytes, PinnedMaxBytes: c.PinnedMaxBytes, PinsRefused: c.PinsRefused,
 		Purges: c.Purges, LastPurge: s.purged.Load(),
 	}
+	if c.Disk != nil {
+		r.Cache.Disk = diskReport(c.Disk)
+	}
 	for _, name := range config.SortedKeys(now.origins) {
 		r.Origins = append(r.Origins, originReport(name, now.origins[name]))
 	}
@@ -200,6 +221,27 @@ func (s *server) report() *statusReport {
 	}
 	r.Contradictions = p.Contradictions
 	return r
+}
+
+func diskReport(d *cache.DiskStats) *diskStatus {
+	out := &diskStatus{
+		Objects: d.Objects, Bytes: d.Bytes, MaxBytes: d.MaxBytes, Rebuilt: d.Rebuilt, Hits: d.Hits, Stored: d.Stored,
+		Evictions: d.Evicted, Refused: d.Refused, Queued: d.Queued, Paused: d.Paused, Why: d.Why,
+	}
+	for kind, n := range diskAlarms(d) {
+		if n > 0 {
+			if out.Alarms == nil {
+				out.Alarms = map[string]uint64{}
+			}
+			out.Alarms[kind] = n
+		}
+	}
+	return out
+}
+
+// diskAlarms are what was found wrong with the cache on disk, by kind.
+func diskAlarms(d *cache.DiskStats) map[string]uint64 {
+	return map[string]uint64{"torn": d.Torn, "damaged": d.Damaged, "foreign": d.Foreign, "read": d.FailedReads, "write": d.FailedWrites}
 }
 
 func originReport(name string, u *upstream) originStatus {

@@ -163,7 +163,10 @@ var mistakes = []mistake{
 	{"health at every host", "concurrency: {max: 256}", "health: {path: /, host: ▸\"*\"}", "origins.lms.health.host", "not a host name", "www.school.example"},
 	{"health too often", "concurrency: {max: 256}", "health: {path: /, every: ▸1ms}", "origins.lms.health.every", "too often", "2s"},
 	{"concurrency without bound", "{max: 256}", "{max: ▸99999999}", "origins.lms.concurrency.max", "no bound", "256"},
-	{"disk cache", "{memory: 1GiB}", "{memory: 1GiB, ▸disk: {path: /x, size: 1GiB}}", "cache.disk", "not in this version", "remove it"},
+	{"disk cache without a path", "{memory: 1GiB}", "{memory: 1GiB, ▸disk: {size: 1GiB}}", "cache.disk.path", "no directory", "/var/lib/firstbell/cache"},
+	{"disk cache without a size", "{memory: 1GiB}", "{memory: 1GiB, ▸disk: {path: /x}}", "cache.disk.size", "not enough", "100GiB"},
+	{"disk cache too small", "{memory: 1GiB}", "{memory: 1GiB, disk: {path: /x, size: ▸1MiB}}", "cache.disk.size", "not enough", "100GiB"},
+	{"disk cache in the journal", "{memory: 1GiB}", "{memory: 1GiB, disk: {path: ▸/var/lib/firstbell/journal/cache, size: 1GiB}}", "cache.disk.path", "within it", "of its own"},
 
 	// Attendance.
 	{"no journal", "  journal: /var/lib/firstbell/journal\n", "", "attendance.journal", "no journal", "add journal"},

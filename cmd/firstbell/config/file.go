@@ -129,9 +129,15 @@ type OriginTimeouts struct {
 // Memory is how much of the machine the cache may take.
 type Memory struct {
 	Memory    Size     `yaml:"memory" eg:"2GiB"`
-	Pin       []string `yaml:"pin" eg:"[\"www.school.example/lessons/*\"]"` // URLs, and prefixes ending in /*, that are never pushed out for room
-	PinMemory Size     `yaml:"pin_memory" eg:"256MiB"`                      // how much of memory they may take; a quarter unless said
-	_         struct{} `yaml:"disk" later:"the cache on disk comes with a later one"`
+	Disk      Disk     `yaml:"disk" eg:"{path: /var/lib/firstbell/cache, size: 100GiB}"` // without it a restart empties the cache
+	Pin       []string `yaml:"pin" eg:"[\"www.school.example/lessons/*\"]"`              // URLs, and prefixes ending in /*, that are never pushed out for room
+	PinMemory Size     `yaml:"pin_memory" eg:"256MiB"`                                   // how much of memory they may take; a quarter unless said
+}
+
+// Disk is where the cache lives through a restart.
+type Disk struct {
+	Path string `yaml:"path" eg:"/var/lib/firstbell/cache"` // a directory of its own
+	Size Size   `yaml:"size" eg:"100GiB"`
 }
 
 // Attendance is where check-ins go.

@@ -386,10 +386,36 @@ func (v *validator) bounds() {
 	if len(v.c.Cache.Pin) == 0 && v.given("cache.pin_memory") {
 		v.warn("cache.pin_memory", "add pin, or remove it", "nothing is pinned")
 	}
+	v.cacheDisk()
 	if d := v.c.Listen.Drain; v.given("listen.drain") && (d < 100*time.Millisecond || d > time.Hour) {
 		v.wrong("listen.drain", "write 100ms to 1h, such as 30s", "%s is not a sensible time", d)
 	}
 }
+
+// cacheDisk checks where the cache is kept on disk.
+func (v *validator) cacheDisk() {
+	if !v.given("cache.disk") {
+		return
+	}
+	d := &v.c.Cache.Disk
+	if d.Path == "" {
+		v.wrong("cache.disk.path", "add path: /var/lib/firstbell/cache", "there is no directory for the cache on disk")
+	}
+	d.Path = v.beside(d.Path)
+	if d.Size < diskMin {
+		v.wrong("cache.disk.size", "write what the disk can spare, such as 100GiB", "%s is not enough for a cache on disk", d.Size)
+	}
+	if a := v.c.Attendance; a != nil {
+		for _, journal := range [...]string{a.Journal, a.JournalSpare} {
+			if d.Path != "" && journal != "" && (within(d.Path, journal) || within(journal, d.Path)) {
+				v.wrong("cache.disk.path", "name a directory of its own, such as /var/lib/firstbell/cache", "it is the journal, or within it, or around it")
+			}
+		}
+	}
+}
+
+// diskMin is the smallest cache on disk: less is no more than memory holds.
+const diskMin = 64 << 20
 
 // readBounded reads a file of at most max bytes.
 func readBounded(name string, max int64) ([]byte, error) {
