@@ -14,7 +14,7 @@ var ErrTooSlow = errors.New("reader fell behind the flight's window")
 // its beginning to its end.
 var ErrTooLate = errors.New("too late to read the whole body")
 
-// ErrAbandoned is returned by Fill when nobody was left to read the body.
+// ErrAbandoned ends a body that nobody was left to read.
 var ErrAbandoned = errors.New("nobody is left reading")
 
 const (
@@ -55,11 +55,12 @@ type Body struct {
 	err      error      // why, when not for a clean end
 	grown    chan struct{}
 	readers  map[*Reader]struct{}
-	windowed bool          // grew beyond Keep: the beginning may be gone
-	moved    chan struct{} // closed when a reader moved while the writer waits; nil when it does not
-	held     time.Duration // how long slow readers have held up others
-	allowed  int64         // of limits.Keep, what may be held without asking again
-	idle     func()        // called, unlocked, when the last reader leaves before the end
+	windowed bool                  // grew beyond Keep: the beginning may be gone
+	moved    chan struct{}         // closed when a reader moved while the writer waits; nil when it does not
+	held     time.Duration         // how long slow readers have held up others
+	allowed  int64                 // of limits.Keep, what may be held without asking again
+	enough   func(size int64) bool // whether to give up when the last reader leaves before the end; may be nil
+	stop     func()                // called, unlocked, when that was given up
 }
 
 // NewBody returns an empty body. length is what was announced, or -1.
@@ -72,17 +73,23 @@ func NewBody(length int64, l Limits) *Body {
 	}
 }
 
-// OnIdle sets what is called each time the last reader leaves a body that has
-// not ended. It is called without any lock held. Set it before readers come.
-func (b *Body) OnIdle(f func()) { b.idle = f }
+// OnIdle sets what decides, each time the last reader closes its part of a body
+// that has not ended, whether the body is given up, by how much of it there is:
+// enough is called with the body locked. A body that is given up ends with
+// ErrAbandoned at once, so that nobody joins it any more, and then stop is
+// called, unlocked. Set it before readers come.
+func (b *Body) OnIdle(enough func(size int64) bool, stop func()) { b.enough, b.stop = enough, stop }
 
 // Fill reads r to its end into the body, waking readers after every read, and
-// ends the body: cleanly on io.EOF, else with the error, which it returns.
+// ends the body: cleanly on io.EOF, else with the error. It returns how the
+// body ended, which may have been before.
 // A body whose announced length is not met ends with io.ErrUnexpectedEOF.
 func (b *Body) Fill(r io.Reader) error {
 	err := b.fill(r)
 	b.End(err)
-	return err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
 }
 
 func (b *Body) fill(r io.Reader) error {
@@ -276,6 +283,14 @@ func (b *Body) Size() int64 {
 	return b.size
 }
 
+// Broken reports whether the body has ended with an error: nobody can read it
+// any more who does not already.
+func (b *Body) Broken() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil
+}
+
 // Readers returns how many read the body now.
 func (b *Body) Readers() int {
 	b.mu.Lock()
@@ -391,20 +406,38 @@ func (r *Reader) advanceLocked() {
 }
 
 // Close lets go of the body. The last reader to leave a body that has not
-// ended sets off what OnIdle was given.
+// ended has it given up, where OnIdle says so.
 func (r *Reader) Close() {
 	b := r.body
 	b.mu.Lock()
-	_, reading := b.readers[r]
+	reading := r.leaveLocked()
+	given := reading && len(b.readers) == 0 && !b.ended && b.enough != nil && b.enough(b.size)
+	if given {
+		b.ended, b.err = true, ErrAbandoned
+		b.wakeLocked()
+	}
+	b.mu.Unlock()
+	if given {
+		b.stop()
+	}
+}
+
+// Release lets go of the body like Close, by somebody who wants it to go on
+// although nobody reads it.
+func (r *Reader) Release() {
+	r.body.mu.Lock()
+	r.leaveLocked()
+	r.body.mu.Unlock()
+}
+
+// leaveLocked takes r off its body and reports whether it was on it.
+func (r *Reader) leaveLocked() (reading bool) {
+	b := r.body
+	_, reading = b.readers[r]
 	delete(b.readers, r)
 	if b.moved != nil {
 		close(b.moved)
 		b.moved = nil
 	}
-	idle := b.idle
-	call := reading && len(b.readers) == 0 && !b.ended && idle != nil
-	b.mu.Unlock()
-	if call {
-		idle()
-	}
+	return reading
 }

@@ -304,26 +304,49 @@ func TestReadersThatAreAllSlowAreNotCut(t *testing.T) {
 	})
 }
 
-func TestTheLastToLeaveIsNoticed(t *testing.T) {
+func TestABodyThatNobodyReadsIsGivenUp(t *testing.T) {
 	b := NewBody(-1, roomy)
-	left := 0
-	b.OnIdle(func() { left++ })
+	asked, stopped := 0, 0
+	b.OnIdle(func(size int64) bool { asked++; return size > 10 }, func() { stopped++ })
 	r1, r2 := reader(t, b), reader(t, b)
 	r1.Close()
-	if left != 0 {
-		t.Fatal("idle while one reader is still there")
+	if asked != 0 {
+		t.Fatal("asked while one reader is still there")
 	}
 	r2.Close()
 	r2.Close()
-	if left != 1 {
-		t.Errorf("idle was called %d times, want once", left)
+	if asked != 1 || stopped != 0 {
+		t.Errorf("asked %d times, stopped %d times; want once, and not stopped", asked, stopped)
 	}
-	r3 := reader(t, b)
-	b.End(nil)
-	r3.Close()
-	if left != 1 {
-		t.Error("idle was called for a body that had ended")
+	b.commit(make([]byte, 20))
+	reader(t, b).Release()
+	if asked != 1 {
+		t.Error("asked although the last reader wants the body to go on")
 	}
+	reader(t, b).Close()
+	if asked != 2 || stopped != 1 {
+		t.Errorf("asked %d times, stopped %d times; want twice, and stopped", asked, stopped)
+	}
+	if err := b.Fill(bytes.NewReader(nil)); err != ErrAbandoned || !b.Broken() {
+		t.Errorf("Fill = %v, want ErrAbandoned", err)
+	}
+}
+
+// TestNobodyJoinsWhatIsGivenUp joins just when the last reader has left: who
+// gets in must not be cut for it.
+func TestNobodyJoinsWhatIsGivenUp(t *testing.T) {
+	b := NewBody(-1, roomy)
+	b.OnIdle(func(int64) bool { return true }, func() {
+		if _, err := b.NewReader(); err != ErrTooLate {
+			t.Errorf("joining a body that is being stopped: %v, want ErrTooLate", err)
+		}
+	})
+	reader(t, b).Close()
+	ended := NewBody(-1, roomy)
+	ended.OnIdle(func(int64) bool { t.Error("asked about a body that had ended"); return true }, nil)
+	r := reader(t, ended)
+	ended.End(nil)
+	r.Close()
 }
 
 func BenchmarkJoinAlone(b *testing.B) {

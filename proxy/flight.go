@@ -114,7 +114,10 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 		if p.answerLanding(x, l, leader) {
 			return
 		}
-		break
+		if leader || l.body == nil || !l.body.Broken() {
+			break
+		}
+		f.Land() // nobody can have this one any more: the next is for all who come
 	}
 	x.note.collapsed, x.note.stored = false, false
 	if !whole {
@@ -214,7 +217,7 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 	}
 	if status, tag := cache.Conditional(x.fields, l.head, to, &takes); status != 0 {
 		if leader {
-			l.mine.Close()
+			l.mine.Release() // the next who asks may not have it yet
 		}
 		p.answerNotModified(x, l.head, tag)
 		return true
@@ -470,11 +473,9 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		},
 	})
 	defer body.End(errNoResponse) // of no effect but when filling it panicked
-	body.OnIdle(func() {
-		if left := res.ContentLength - body.Size(); res.ContentLength < 0 || left > nearlyDoneBytes {
-			t.cancel()
-		}
-	})
+	body.OnIdle(func(size int64) bool {
+		return res.ContentLength < 0 || res.ContentLength-size > nearlyDoneBytes
+	}, func() { t.f.Land(); t.cancel() })
 	l := &landing{
 		head:   p.cache.NewStored(&plan.request, v, res.Status, fields, nil, t.requestTime, t.responseTime),
 		body:   body,

@@ -357,3 +357,73 @@ func TestNobodyLeftReadingStopsTheFetch(t *testing.T) {
 		}
 	})
 }
+
+// TestARevalidationFillsAColdCache asks with what browsers still have, after a
+// restart: 304 for all of them, and one fetch, though nobody reads its body.
+func TestARevalidationFillsAColdCache(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(50 * time.Millisecond)
+			w.Header().Set("ETag", `"v1"`)
+			w.Header().Set("Cache-Control", "max-age=60")
+			for range 4 {
+				fmt.Fprint(w, strings.Repeat("lesson ", 1000))
+				w.(http.Flusher).Flush()
+				time.Sleep(50 * time.Millisecond)
+			}
+		}, cached(cache.Policy{}))
+		for round := range 3 {
+			for i, a := range herd(10, func(int) *answer { return g.get("/l", `If-None-Match: "v1"`) }) {
+				if a.StatusCode != 304 {
+					t.Errorf("round %d, client %d: got %d, want 304", round, i, a.StatusCode)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		if a := g.get("/l"); len(a.body) != 28000 || !strings.Contains(a.cacheStatus(), "; hit") {
+			t.Errorf("afterwards: got %d bytes, %s; want a hit with all of it", len(a.body), a.cacheStatus())
+		}
+		if n := len(g.fetched()); n != 1 {
+			t.Errorf("fetches: got %d, want 1", n)
+		}
+	})
+}
+
+// TestWhoComesWhenTheLastLeavesIsServed lets a herd arrive just as nobody is
+// left reading, and the fetch is being stopped.
+func TestWhoComesWhenTheLastLeavesIsServed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", "1000000")
+			for range 100 {
+				if _, err := w.Write(make([]byte, 10_000)); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}, cached(cache.Policy{}))
+		for round := range 5 {
+			path := fmt.Sprintf("/l/%d", round)
+			first, err := g.ln.Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			go fmt.Fprintf(first, "GET %s HTTP/1.1\r\nHost: school.example\r\n\r\n", path)
+			time.Sleep(105 * time.Millisecond)
+			go first.Close()
+			for i, a := range herd(10, func(i int) *answer {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				return g.get(path)
+			}) {
+				if a.err != nil || len(a.body) != 1_000_000 {
+					t.Errorf("round %d, client %d: got %d bytes, %v; want all", round, i, len(a.body), a.err)
+				}
+			}
+			if n := len(g.fetched()); n > 2*(round+1) {
+				t.Errorf("round %d: %d fetches so far, want two each at most", round, n)
+			}
+		}
+	})
+}

@@ -13,7 +13,6 @@ type resource struct {
 	id      int
 	kind    *kind
 	host    string
-	path    string
 	target  string // path and query, as sent
 	open    bool   // on an anonymous route
 	twin    *resource
@@ -112,18 +111,14 @@ type world struct {
 	resources []*resource
 	byURL     map[string]*resource // host, space, target
 
-	mu    sync.Mutex // guards reps and all
-	reps  map[repKey]*rep
-	all   []*rep
-	sent  []*served // by serial less 1
-	downs []span    // when the origin was down; the last may be open
+	mu   sync.Mutex // guards reps and all
+	reps map[repKey]*rep
+	all  []*rep
+	sent []*served // by serial less 1
 
 	questions atomic.Uint32
 	tally     tally
 }
-
-// A span is a time in which the origin failed on purpose.
-type span struct{ from, to time.Time }
 
 // repOf returns the representation for a request.
 func (w *world) repOf(res *resource, t *traits, version uint32) *rep {
