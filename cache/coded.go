@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"hash"
 	"iter"
 	"slices"
 	"strings"
@@ -244,19 +245,36 @@ func splitTag(opaque []byte) (base []byte, c Coding, coded bool) {
 // content was fetched again, and at another firstbell. It is never sent to the
 // origin.
 func (s *Stored) generateTag() {
-	if s.Status != 200 || s.Body == nil || s.Fields.Has("ETag") {
+	if s.Body == nil {
 		return
+	}
+	if h := s.digester(); h != nil {
+		h.Write(s.Body)
+		s.tagBy(h)
+	}
+}
+
+// digester takes the content that an entity tag is to be generated of. It is
+// nil where none is needed.
+func (s *Stored) digester() hash.Hash {
+	if s.Status != 200 || s.Fields.Has("ETag") {
+		return nil
 	}
 	h := sha256.New()
 	for _, name := range [...]string{"Content-Type", "Content-Encoding", "Content-Language"} {
 		h.Write(view(s.Fields.Get(name)))
 		h.Write([]byte{0})
 	}
-	h.Write(s.Body)
+	return h
+}
+
+// tagBy gives s the entity tag of the content that h has taken. s is not known
+// to anybody else yet; its fields may be.
+func (s *Stored) tagBy(h hash.Hash) {
 	var sum [sha256.Size]byte
 	// 120 bits: nobody meets the same tag twice, and 20 characters travel.
 	name := base64.RawURLEncoding.EncodeToString(h.Sum(sum[:0])[:15])
-	s.Fields = append(s.Fields, field.Field{Name: "ETag", Value: `"` + string(tagMark) + name + `"`})
+	s.Fields = append(s.Fields[:len(s.Fields):len(s.Fields)], field.Field{Name: "ETag", Value: `"` + string(tagMark) + name + `"`})
 	s.generated = true
 }
 

@@ -267,3 +267,39 @@ func FuzzTags(f *testing.F) {
 		}
 	})
 }
+
+// TestASpooledBodyGetsATag as one in memory does, through a restart.
+func TestASpooledBodyGetsATag(t *testing.T) {
+	dir := t.TempDir()
+	c, end := onDisk(t, dir)
+	r := request("http school.example /film")
+	res := field.List{{Name: "Cache-Control", Value: "max-age=3600"}, {Name: "Content-Type", Value: "video/mp4"}}
+	body := bytes.Repeat([]byte("film"), 1<<19)
+	c.Begin(r)
+	v := Judge(r, &Policy{}, 200, res, nine, nine)
+	want := c.NewStored(r, v, 200, res, body, nine, nine).Fields.Get("ETag")
+	head := c.NewStored(r, v, 200, res, nil, nine, nine)
+	if head.Fields.Has("ETag") {
+		t.Errorf("ETag %s before the content is there", head.Fields.Get("ETag"))
+	}
+	w, err := c.Spool(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for half := range 2 {
+		w.Write(body[half<<20 : (half+1)<<20])
+	}
+	kept, ok := w.Keep()
+	if !ok || kept.Fields.Get("ETag") != want || head.Fields.Has("ETag") {
+		t.Fatalf("Keep: %v, ETag %s; want %s", ok, kept.Fields.Get("ETag"), want)
+	}
+	for range 2 {
+		f := c.Lookup(r, &Policy{}, nine)
+		if f.Outcome != Hit || f.Stored.Fields.Get("ETag") != want || len(f.Stored.Validators(nil)) != 0 {
+			t.Errorf("%s with ETag %s; want a hit with %s, of which the origin hears nothing", f.Outcome, f.Stored.Fields.Get("ETag"), want)
+		}
+		end()
+		c, end = onDisk(t, dir)
+	}
+	end()
+}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"hash"
 
 	"firstbell/cache/disk"
 )
@@ -15,8 +16,18 @@ var errNoDisk = errors.New("spooling: there is no disk")
 // Discard. One of the two must be called.
 type Spool struct {
 	*disk.Writer
-	c *Cache
-	s *Stored
+	c      *Cache
+	s      *Stored
+	digest hash.Hash // of what was written, when s needs an entity tag
+}
+
+// Write implements io.Writer.
+func (sp *Spool) Write(p []byte) (int, error) {
+	n, err := sp.Writer.Write(p)
+	if sp.digest != nil {
+		sp.digest.Write(p[:n])
+	}
+	return n, err
 }
 
 // Spool begins to bring to disk the body of s, which has none yet. Its Verdict
@@ -30,7 +41,7 @@ func (c *Cache) Spool(s *Stored) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Spool{Writer: w, c: c, s: s}, nil
+	return &Spool{Writer: w, c: c, s: s, digest: s.digester()}, nil
 }
 
 // Keep stores the response, as Put does: when it returns true, Lookup finds it.
@@ -59,7 +70,22 @@ func (sp *Spool) Keep() (*Stored, bool) {
 		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
 	}
 	kept := s.withContent(&content{store: c.tier.store, ref: ref, length: length})
+	if sp.digest != nil {
+		kept = sp.tagged(kept)
+	}
 	return kept, true
+}
+
+// tagged is s, on disk, with the entity tag of what was written: a head that is
+// written anew. Without room for it s stays as it is.
+func (sp *Spool) tagged(s *Stored) *Stored {
+	again := s.withContent(s.content)
+	again.tagBy(sp.digest)
+	again.index()
+	if done, _ := sp.c.tier.store.Update(view(s.key), s.content.ref, again.appendHead(nil)); !done {
+		return s // an error is counted there
+	}
+	return again
 }
 
 // withContent is s with a body on disk.
