@@ -128,7 +128,7 @@ type DeliveryConfig struct {
 	// Past is asked for check-ins that the journal no longer has: the rows whose
 	// position is in [from, to), in the order of their positions, at most limit.
 	// Begins returns where the journal begins; it must have moved before a
-	// record is removed. Both nil: whatever the journal lacks is passed over.
+	// record is removed. Without them whatever the journal lacks is passed over.
 	Past   func(ctx context.Context, from, to uint64, limit int) ([]Row, error)
 	Begins func() uint64
 
@@ -189,7 +189,6 @@ type DeliveryStats struct {
 	Undecodable uint64    // records that this version cannot read: skipped
 	Oldest      time.Time // raw arrival of the oldest record read and not delivered; zero when there is none
 	FromPast    uint64    // rows that came from the store, as the journal no longer had them
-	Lost        uint64    // records that were gone from the journal before they were delivered, and are nowhere else
 	Rewound     bool      // the target's position lay behind the journal's end: it belongs to another journal, so all of this one is delivered
 	Stopped     bool      // somebody must look; tried again after five minutes or Retry
 	Err         error     // why the last try failed; nil when it did not
@@ -410,7 +409,7 @@ func (d *Delivery) waitUntilFull(ctx context.Context, b *Bulk, gather time.Durat
 func (d *Delivery) read(ctx context.Context, b *Bulk) (full bool, err error) {
 	end := d.end()
 	for !d.full(b) && b.Next < end {
-		if begins := d.begins(); b.Next < begins {
+		if begins := d.begins(); d.past != nil && b.Next < begins {
 			if err := d.readPast(ctx, b, min(begins, end)); err != nil {
 				return false, err
 			}
@@ -420,7 +419,7 @@ func (d *Delivery) read(ctx context.Context, b *Bulk) (full bool, err error) {
 		if err := d.readJournal(b, end); err != nil {
 			return false, err
 		}
-		if d.begins() <= next {
+		if d.past == nil || d.begins() <= next {
 			break
 		}
 		// Records may have been removed ahead of the reader.
@@ -446,13 +445,7 @@ func (d *Delivery) readJournal(b *Bulk, end uint64) error {
 }
 
 // readPast adds check-ins that the journal no longer has, up to a position.
-// Where nobody has them, they are counted as lost and passed over.
 func (d *Delivery) readPast(ctx context.Context, b *Bulk, to uint64) error {
-	if d.past == nil {
-		d.note(func(s *DeliveryStats) { s.Lost += to - b.Next })
-		b.Next = to
-		return nil
-	}
 	limit := pastMax
 	if d.until == 0 {
 		limit = min(limit, d.bulkMax-len(b.Events))

@@ -35,8 +35,8 @@
 //     first counts, and that there was another is told.
 //   - Delivery reads the journal from the target's own checkpoint, in bulk, in
 //     order, for ever: a target that is down is tried again with a growing,
-//     bounded pause. What the journal no longer holds it reads from the store;
-//     what nobody holds is counted as lost. A target that takes each key once therefore holds each
+//     bounded pause. What the journal no longer holds it reads from the store,
+//     where it is given one. A target that takes each key once therefore holds each
 //     check-in once.
 //
 // # What it does not promise

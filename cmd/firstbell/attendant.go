@@ -45,7 +45,9 @@ type sinkDelivery struct {
 	name     string
 	kind     string
 	url      string
-	collects bool // what routes collect, not check-ins
+	collects bool          // what routes collect, not check-ins
+	gone     uint64        // what loseHold counted ends here; the watch's alone
+	lost     atomic.Uint64 // records that the journal let go of before they were delivered
 	target   *sink.Sink
 	delivery *attendance.Delivery
 }
@@ -308,16 +310,23 @@ func (a *attendant) removeBefore(moment time.Time) error {
 // loseHold makes room in the journal when its disk is about to be full: sinks
 // lose their hold, and what is in the store, and needed by no restart, goes
 // whatever the retention says. Sinks of check-ins read the store instead. What
-// was collected and not delivered is lost with it: each such delivery counts
-// the records, and they are named in the log.
+// was collected and not delivered is lost with it, and counted.
 func (a *attendant) loseHold() error {
 	upTo := a.needed(false)
+	err := a.remove(upTo)
+	r, readErr := wal.OpenReader(a.dirs...)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	gone := min(upTo, r.First()) // segments go as a whole
 	for _, s := range a.sinks {
-		if next := s.delivery.Stats().Next; s.collects && next < upTo {
-			a.log.Error("the disk is full: the journal lets go of what was collected and not delivered", "sink", s.name, "from", next, "before", upTo)
+		if next := max(s.delivery.Stats().Seen, s.gone); s.collects && next != 0 && next < gone {
+			a.log.Error("the disk is full: the journal let go of what was collected and not delivered", "sink", s.name, "from", next, "before", gone)
+			s.lost.Add(gone - next)
+			s.gone = gone
 		}
 	}
-	return a.remove(upTo)
+	return errors.Join(err, r.Close())
 }
 
 // remove lets the journal's records before a position go, as far as whole

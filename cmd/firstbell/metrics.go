@@ -114,7 +114,7 @@ var (
 	mParkedNow    = gauge("delivery_parked", "Records put aside that somebody must deal with.", "to")
 	mLag          = gauge("delivery_lag_records", "Records of the journal that a delivery has not come to.", "to")
 	mFromStore    = counter("delivery_from_store_total", "Check-ins that a sink read from the store, as the journal no longer had them.", "to")
-	mLost         = counter("delivery_lost_total", "Records that were gone from the journal before they were delivered.", "to")
+	mLost         = counter("delivery_lost_total", "Records that a full disk took from the journal before they were delivered.", "to")
 	mCollected    = counter("collect_records_total", "Small writes made durable.")
 	mRepeats      = counter("collect_repeats_total", "Small writes whose key was there already, by whether their body was the same.", "body")
 	mCollectBad   = counter("collect_refused_total", "Small writes refused, by reason.", "reason")
@@ -297,9 +297,9 @@ func collectAttendance(ch chan<- prometheus.Metric, a *attendant) {
 			to = "sink " + d.Name
 			mParkedNow.send(ch, float64(a.sinks[i-1].target.ParkedNow()), to)
 			mFromStore.send(ch, float64(d.FromPast), to)
+			mLost.send(ch, float64(a.sinks[i-1].lost.Load()), to)
 		}
 		mLag.send(ch, float64(lagOf(&d, h.Next)), to)
-		mLost.send(ch, float64(d.Lost), to)
 		mAge.send(ch, ageOf(d.Oldest), to)
 		mRows.send(ch, float64(d.Rows), to)
 		mDuplicates.send(ch, float64(d.Duplicates), to)

@@ -177,7 +177,7 @@ type deliveryStatus struct {
 	Failures   uint64  `json:"failures"`
 	Lag        uint64  `json:"lag"`        // records of the journal that it has not come to
 	FromStore  uint64  `json:"from_store"` // rows that the journal no longer had
-	Lost       uint64  `json:"lost"`       // records that were gone before they were delivered
+	Lost       uint64  `json:"lost"`       // records that a full disk took before they were delivered
 	Age        float64 `json:"age"`        // seconds that the oldest record waits
 	Stopped    bool    `json:"stopped"`
 	Error      string  `json:"error,omitempty"`
@@ -288,6 +288,7 @@ func (a *attendant) report() *attendStatus {
 	}
 	for _, s := range a.sinks {
 		d := deliveryReport(s.delivery.Stats(), h.Next)
+		d.Lost = s.lost.Load()
 		r.Sinks = append(r.Sinks, sinkStatus{
 			Name: s.name, Kind: s.kind, Takes: s.takes(), URL: s.url,
 			Requests: d.Writes, Parked: s.target.ParkedNow(), Age: d.Age, Delivery: d,
@@ -310,7 +311,7 @@ func lagOf(d *attendance.DeliveryStats, next uint64) uint64 { return next - min(
 func deliveryReport(d attendance.DeliveryStats, next uint64) deliveryStatus {
 	r := deliveryStatus{
 		Next: d.Next, Rows: d.Rows, Duplicates: d.Duplicates, Parked: d.Parked, Writes: d.Writes,
-		Failures: d.Failures, Lag: lagOf(&d, next), FromStore: d.FromPast, Lost: d.Lost, Age: ageOf(d.Oldest), Stopped: d.Stopped,
+		Failures: d.Failures, Lag: lagOf(&d, next), FromStore: d.FromPast, Age: ageOf(d.Oldest), Stopped: d.Stopped,
 	}
 	if d.Err != nil {
 		r.Error = d.Err.Error()
