@@ -28,18 +28,27 @@ func (s *sqliteStore) Between(ctx context.Context, from, to uint64, limit int) (
 	return rows, nil
 }
 
-// Between implements Past.
-func (s *postgres) Between(ctx context.Context, from, to uint64, limit int) ([]attendance.Row, error) {
+// Between implements Past. It asks for one stretch of positions after the other:
+// the index by position knows where the rows of a stretch lie, not their order.
+// Where numbers were passed over, the stretches grow.
+func (s *postgres) Between(ctx context.Context, from, to uint64, limit int) (rows []attendance.Row, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
-	found, err := s.query(ctx, postgresDialect.selectBetween(), []any{int64(from), int64(to), limit})
-	if err != nil {
-		return nil, s.about("reading", err)
-	}
-	defer found.Close()
-	rows, err := scanAll(found)
-	if err != nil {
-		return nil, s.about("reading", err)
+	for stretch := 16 * uint64(limit); from < to && len(rows) < limit; {
+		end := min(to, from+stretch)
+		found, err := s.query(ctx, postgresDialect.selectBetween(), []any{int64(from), int64(end), limit - len(rows)})
+		if err != nil {
+			return nil, s.about("reading", err)
+		}
+		more, err := scanAll(found)
+		found.Close()
+		if err != nil {
+			return nil, s.about("reading", err)
+		}
+		if len(more) == 0 {
+			stretch *= 4
+		}
+		rows, from = append(rows, more...), end
 	}
 	return rows, nil
 }

@@ -116,6 +116,12 @@ func scan(from scanner) (attendance.Row, error) {
 	return r, err
 }
 
+// mayMeet reports whether the event is one of those that are written for a key
+// that has a row: it is verified now, proves an earlier arrival, or corrects.
+func mayMeet(e *attendance.Event) bool {
+	return e.Kind != attendance.KindArrival || e.Basis != attendance.BasisClock
+}
+
 // A press is how often a key was pressed in all, if more than once.
 type press struct {
 	id    attendance.ReceiptID

@@ -137,7 +137,7 @@ CREATE TABLE firstbell.arrivals (
   PRIMARY KEY (date, school, period, student_id, class_key)
 );
 
-CREATE INDEX arrivals_position ON firstbell.arrivals (position);
+CREATE INDEX arrivals_position ON firstbell.arrivals USING brin (position) WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX arrivals_receipt ON firstbell.arrivals (date, receipt);
 
 CREATE TABLE firstbell.presses (
