@@ -42,9 +42,10 @@ type landing struct {
 	body   *coalesce.Body
 	length int64
 
-	fresh  *cache.Stored    // instead: a stored response that is the answer
-	failed int              // fresh is served because the origin answered this; -1: it did not answer
-	mine   *coalesce.Reader // what the starter reads; nobody else may take it
+	fresh  *cache.Stored       // instead: a stored response that is the answer
+	failed int                 // fresh is served because the origin answered this; -1: it did not answer
+	mine   *coalesce.Reader    // what the starter reads; nobody else may take it
+	rest   func(source) source // continues what one client reads, should it be too slow for the others
 
 	only   *private // instead: it is the starter's alone
 	err    error    // instead: for everybody; with only, for everybody but the starter
@@ -238,11 +239,12 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 			return false // its beginning is gone
 		}
 	}
+	src := l.rest(r)
 	if part.verdict != rangeIgnored {
-		p.answerPart(x, fields, part, &partSource{from: r, skip: part.from, left: part.to - part.from})
+		p.answerPart(x, fields, part, &partSource{from: src, skip: part.from, left: part.to - part.from})
 		return true
 	}
-	p.sendGrowing(x, l, fields, to, r)
+	p.sendGrowing(x, l, fields, to, src)
 	return true
 }
 
@@ -481,6 +483,10 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		body:   body,
 		length: res.ContentLength,
 		detail: v.Detail,
+		rest: func(of source) source {
+			from, _ := content.(*resuming) // nil where that is not possible
+			return &continued{source: of, t: t, of: from}
+		},
 	}
 	if plan.read {
 		l.mine, _ = body.NewReader() // nothing is gone of a body that has not begun

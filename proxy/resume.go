@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strconv"
 	"strings"
 
+	"firstbell/coalesce"
 	"firstbell/proxy/field"
 	"firstbell/proxy/origin"
 )
@@ -76,27 +78,39 @@ func (r *resuming) resumed(cause error) bool {
 	}
 	r.asked, r.mark = r.asked+1, r.got
 	r.body.Close() // it has ended; the connection is of no more use
-	res, err := r.t.plan.route.Origin.Pool.Do(r.t.ctx, r.request())
+	body, err := r.restFrom(r.t.ctx, r.got)
 	if err != nil {
 		return false
 	}
-	if !r.continues(res) {
-		res.Body.Close()
-		return false
-	}
-	r.body = res.Body
+	r.body = body
 	r.t.p.counters.flightsResumed.Add(1)
 	return true
 }
 
+// restFrom asks for the very same bytes from an offset on, within a place at the
+// origin that the caller has.
+func (r *resuming) restFrom(ctx context.Context, from int64) (io.ReadCloser, error) {
+	res, err := r.t.plan.route.Origin.Pool.Do(ctx, r.request(from))
+	if err != nil {
+		return nil, err
+	}
+	if !r.continues(res, from) {
+		res.Body.Close()
+		return nil, errOtherRest
+	}
+	return res.Body, nil
+}
+
+var errOtherRest = errors.New("what came is not the rest of the same content")
+
 // request is the flight's request, for the rest of the very same bytes only.
-func (r *resuming) request() *origin.Request {
+func (r *resuming) request(from int64) *origin.Request {
 	plan := r.t.plan
 	fields := plan.request.Fields.(field.List) // as begin made it, without preconditions
 	send := *plan.send
 	send.OnInformational = nil // it was the starter's, who has the final response's head by now
 	send.Fields = append(fields[:len(fields):len(fields)],
-		field.Field{Name: "Range", Value: "bytes=" + strconv.FormatInt(r.got, 10) + "-"},
+		field.Field{Name: "Range", Value: "bytes=" + strconv.FormatInt(from, 10) + "-"},
 		field.Field{Name: "If-Range", Value: r.etag},
 	)
 	return &send
@@ -105,10 +119,51 @@ func (r *resuming) request() *origin.Request {
 // continues reports whether a response is exactly what is missing. The entity
 // tag alone is not believed: there are origins that give the coded and the
 // plain content the same one.
-func (r *resuming) continues(res *origin.Response) bool {
+func (r *resuming) continues(res *origin.Response, from int64) bool {
 	return res.Status == 206 &&
-		res.ContentLength == r.total-r.got &&
-		res.Fields.Get("Content-Range") == contentRange(r.got, r.total, r.total) &&
+		res.ContentLength == r.total-from &&
+		res.Fields.Get("Content-Range") == contentRange(from, r.total, r.total) &&
 		res.Fields.Get("ETag") == r.etag &&
 		res.Fields.Get("Content-Encoding") == r.coding
+}
+
+// continued is what one client reads of a flight, and goes on by a request of
+// its own, through admission, when the flight could not wait for it any longer.
+// Where the rest cannot be had without doubt the answer ends visibly broken.
+type continued struct {
+	source
+	t   *touchdown
+	of  *resuming // nil: nothing can be continued
+	got int64
+	own bool // the source is the client's own by now
+}
+
+// Next implements source.
+func (c *continued) Next() ([]byte, error) {
+	p, err := c.source.Next()
+	if errors.Is(err, coalesce.ErrTooSlow) && c.of != nil && !c.own && c.goOn() {
+		p, err = c.source.Next()
+	}
+	c.got += int64(len(p))
+	return p, err
+}
+
+// goOn puts a request for the rest in the place of the flight.
+func (c *continued) goOn() bool {
+	p, rt := c.t.p, c.t.plan.route
+	ctx, cancel := rt.context(p.life)
+	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
+		cancel()
+		return false
+	}
+	done := func() { cancel(); rt.Origin.Limit.Release() }
+	body, err := c.of.restFrom(ctx, c.got)
+	if err != nil {
+		done()
+		return false
+	}
+	c.source.Close()
+	c.source, c.own = &originBody{body: body, done: done}, true
+	p.counters.flightsResumed.Add(1)
+	return true
 }

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -286,6 +288,57 @@ func TestLeavingWhileABodyIsResumed(t *testing.T) {
 				}
 			case <-time.After(time.Minute):
 				t.Error("the origin still sends a minute later")
+			}
+		})
+	}
+}
+
+// TestWhoIsTooSlowForTheOthersGoesOnAlone lets one client of a flight beyond
+// what is kept read a thousand times slower than the rest.
+func TestWhoIsTooSlowForTheOthersGoesOnAlone(t *testing.T) {
+	content := film(2 << 20)
+	for _, c := range []struct {
+		name, etag string
+		whole      bool
+		fetches    int
+	}{
+		{"the rest can be asked for", `"v1"`, true, 2},
+		{"nothing tells versions apart", "", false, 1},
+	} {
+		inBubble(t, func(t *testing.T) {
+			gate := &gate{window: 64 << 10}
+			g := gate.open(t, func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(100 * time.Millisecond) // until all are there
+				w.Header().Set("Cache-Control", "max-age=60")
+				if c.etag != "" {
+					w.Header().Set("ETag", c.etag)
+				}
+				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
+			}, cached(cache.Policy{MaxObjectBytes: 64 << 10}))
+			conn, err := g.ln.Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, "GET /film HTTP/1.1\r\nHost: school.example\r\n\r\n")
+			for i, a := range herd(3, func(int) *answer { return g.get("/film") }) {
+				if a.body != content || a.err != nil {
+					t.Errorf("%s: fast client %d got %d bytes, %v; want all", c.name, i, len(a.body), a.err)
+				}
+				if held := a.took - 100*time.Millisecond; held > flightPatience {
+					t.Errorf("%s: fast client %d was held up %v, want at most %v", c.name, i, held, flightPatience)
+				}
+			}
+			res, err := http.ReadResponse(bufio.NewReaderSize(conn, 1<<10), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(res.Body)
+			if whole := err == nil && string(got) == content; whole != c.whole || !strings.HasPrefix(content, string(got)) {
+				t.Errorf("%s: the slow client got %d bytes, %v; want all: %v", c.name, len(got), err, c.whole)
+			}
+			if n := len(g.fetched()); n != c.fetches {
+				t.Errorf("%s: fetches: got %d, want %d", c.name, n, c.fetches)
 			}
 		})
 	}
