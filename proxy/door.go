@@ -69,7 +69,8 @@ func (d *door) serve(ln net.Listener) error {
 // be over in a moment.
 func passing(err error) bool {
 	var ne net.Error
-	return errors.As(err, &ne) && ne.Temporary() //nolint:staticcheck // Accept's errors are what it is for
+	//lint:ignore SA1019 which errors of Accept pass is what it is still right about
+	return errors.As(err, &ne) && ne.Temporary()
 }
 
 func (d *door) enter(c *conn) bool {
