@@ -32,8 +32,8 @@ const (
 	drainBytesMax = 64 << 10
 	// A client who still sends when its connection ends never reads the answer:
 	// it is listened to for so long, and so much.
-	lingerTimeMax  = 2 * time.Second
-	lingerBytesMax = 2 << 20
+	lingerTimeMax  = 5 * time.Second
+	lingerBytesMax = 64 << 20
 )
 
 // conn is a connection to a client over HTTP/1. It belongs to the goroutine of
