@@ -55,7 +55,8 @@ INSERT INTO delivery (id, next) VALUES (1, 0);
 	`CREATE INDEX check_ins_position ON check_ins (position);`,
 	// No index by receipt alone: its pages, hit at random, were most of what a
 	// bulk wrote. A day's receipts lie together, and counts of presses have a
-	// table of their own.
+	// table of their own. With row numbers the three indexes stay narrow: a row
+	// costs three quarters of what it does without.
 	`
 CREATE TABLE arrivals (
   date          TEXT NOT NULL,
@@ -72,7 +73,7 @@ CREATE TABLE arrivals (
   timetable     TEXT NOT NULL,
   position      INTEGER NOT NULL,
   PRIMARY KEY (date, school, period, student_id, class_key)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE presses (
   receipt BLOB PRIMARY KEY,
