@@ -16,8 +16,9 @@ import (
 
 // DiskOptions say where stored responses are kept through a restart.
 type DiskOptions struct {
-	Path  string // a directory of ours alone
-	Bytes int64
+	Path     string // a directory of ours alone
+	Bytes    int64
+	KeepFree int64 // of its file system, for others; see package disk
 }
 
 // tier is the disk below the memory.
@@ -85,7 +86,7 @@ const neverOnDisk = 1
 
 func openTier(c *Cache, o *DiskOptions) (*tier, error) {
 	t := &tier{c: c, reads: make(chan struct{}, readsMax), wake: make(chan struct{}, 1), queuedMax: queuedMax}
-	store, err := disk.Open(disk.Options{Dir: o.Path, Bytes: o.Bytes, InUse: t.inUse})
+	store, err := disk.Open(disk.Options{Dir: o.Path, Bytes: o.Bytes, KeepFree: o.KeepFree, InUse: t.inUse})
 	if err != nil {
 		return nil, err
 	}

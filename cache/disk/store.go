@@ -32,6 +32,10 @@ type Options struct {
 	// used where the store does not see it; a yes spares it this time.
 	InUse func(key []byte) bool
 
+	// KeepFree is what of the file system is never written to, if it is more
+	// than a twentieth, or 1 GiB: the journal may lie on the same, and goes before.
+	KeepFree int64
+
 	FS FS // nil: the real one
 }
 
@@ -44,7 +48,7 @@ const (
 	pause = 30 * time.Second
 
 	// keepFree of the file system is never written to: a twentieth, up to 1
-	// GiB. The journal may lie on the same, and goes before.
+	// GiB, unless more is asked for.
 	keepFreeShare = 20
 	keepFreeMax   = 1 << 30
 
@@ -55,11 +59,12 @@ const (
 
 // A Store is a directory of records. All methods may be called at once.
 type Store struct {
-	dir    string
-	budget int64 // units
-	inUse  func(key []byte) bool
-	fs     FS
-	lock   io.Closer
+	dir      string
+	budget   int64 // units
+	keepFree int64
+	inUse    func(key []byte) bool
+	fs       FS
+	lock     io.Closer
 
 	shards [shards]shard
 	seq    atomic.Uint64
@@ -96,7 +101,7 @@ func Open(o Options) (*Store, error) {
 	if o.Bytes < bytesMin {
 		return nil, fmt.Errorf("a cache of %d bytes on disk: at least %d are needed", o.Bytes, bytesMin)
 	}
-	s := &Store{dir: o.Dir, budget: o.Bytes / unitBytes, inUse: o.InUse, fs: o.FS}
+	s := &Store{dir: o.Dir, budget: o.Bytes / unitBytes, keepFree: o.KeepFree, inUse: o.InUse, fs: o.FS}
 	for i := range s.shards {
 		s.shards[i].number = i
 	}
@@ -405,7 +410,7 @@ func (s *Store) paused() bool {
 	}
 	if last := s.spaceRead.Load(); now.Unix() != last && s.spaceRead.CompareAndSwap(last, now.Unix()) {
 		free, total, err := s.fs.Space(s.dir)
-		s.short.Store(err == nil && free < min(total/keepFreeShare, keepFreeMax))
+		s.short.Store(err == nil && free < max(s.keepFree, min(total/keepFreeShare, keepFreeMax)))
 	}
 	return s.short.Load()
 }

@@ -136,10 +136,14 @@ func policyOf(c *config.Cache) *cache.Policy {
 }
 
 // cacheOf is what the cache is made of.
-func cacheOf(c *config.Memory) cache.Options {
+func cacheOf(conf *config.Config) cache.Options {
+	c := &conf.Cache
 	o := cache.Options{MemoryBytes: int64(c.Memory)}
 	if c.Disk.Path != "" {
 		o.Disk = &cache.DiskOptions{Path: c.Disk.Path, Bytes: int64(c.Disk.Size)}
+	}
+	if a := conf.Attendance; a != nil && o.Disk != nil {
+		o.Disk.KeepFree = int64(*a.Disk.Reserve) + cacheGivesWay
 	}
 	return o
 }

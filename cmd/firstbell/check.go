@@ -98,7 +98,8 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 		fmt.Fprintf(t, "pinned\t%s\n", strings.Join(c.Cache.Pin, ", "))
 	}
 	if a := c.Attendance; a != nil {
-		fmt.Fprintf(t, "journal\t%s\n", a.Journal)
+		fmt.Fprintf(t, "journal\t%s: at most %s, %s stay free beside it, kept for %s\n", a.Journal, a.Disk.Max, *a.Disk.Reserve, a.Retention)
+		fmt.Fprintf(t, "receipts\tsealed with the keys in %s%s\n", a.Signing.Keys, rotation(*a.Signing.Rotate))
 		fmt.Fprintf(t, "store\t%s\n", store.Shown(a.Store))
 		for _, s := range a.Sinks {
 			fmt.Fprintf(t, "sink\t%s\n", sinkMeaning(&s))
@@ -158,6 +159,13 @@ func keyMeaning(c *config.Collect) string {
 		return "Idempotency-Key"
 	}
 	return strings.Join(c.Key, " and ")
+}
+
+func rotation(every time.Duration) string {
+	if every == 0 {
+		return ", one for ever"
+	}
+	return fmt.Sprintf(", another after %s", every)
 }
 
 func schoolsMeaning(c *config.Config) string {

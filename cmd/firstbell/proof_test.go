@@ -138,16 +138,18 @@ func correctTimetable(t *testing.T, serves bool) {
 			t.Fatal(err)
 		}
 	}
-	if stdout, err := recompute("-dry-run"); err != nil || !strings.Contains(stdout, "1 late") || !strings.Contains(stdout, "nothing recorded") || !strings.Contains(stdout, "2 of 2") {
-		t.Errorf("-dry-run: got %v and %s", err, stdout)
-	}
-	if stdout, err := recompute("-school", "elsewhere"); err != nil || !strings.Contains(stdout, "0 of 0") {
-		t.Errorf("another school: got %v and %s", err, stdout)
+	if serves {
+		if stdout, err := recompute("-dry-run"); err != nil || !strings.Contains(stdout, "1 late") || !strings.Contains(stdout, "nothing recorded") || !strings.Contains(stdout, "2 of 2") {
+			t.Errorf("-dry-run: got %v and %s", err, stdout)
+		}
+		if stdout, err := recompute("-school", "elsewhere"); err != nil || !strings.Contains(stdout, "0 of 0") {
+			t.Errorf("another school: got %v and %s", err, stdout)
+		}
 	}
 	if stdout, err := recompute(); err != nil || !strings.Contains(stdout, "2 of 2 check-ins come out differently; 2 corrections recorded") {
 		t.Errorf("got %v and %s", err, stdout)
 	}
-	if stdout, err := recompute(); err != nil || !strings.Contains(stdout, "0 of 2") {
+	if stdout, err := recompute(); serves && (err != nil || !strings.Contains(stdout, "0 of 2")) {
 		t.Errorf("again: got %v and %s, want nothing left to correct", err, stdout)
 	}
 	if !serves {

@@ -103,6 +103,9 @@ func printStatus(w io.Writer, r *statusReport) {
 			fmt.Fprintf(w, "collected %d, %d the same again, %d under a key with another body, %d refused\n", c.Records, c.Repeats-c.Differing, c.Differing, c.Refused+c.Invalid)
 		}
 		fmt.Fprintf(w, "journal   %s %s, %d bytes, %d damages\n", a.Journal.State, a.Journal.Why, a.Journal.Bytes, len(a.Journal.Damage))
+		for _, text := range a.Journal.Amber {
+			fmt.Fprintf(w, "          %s\n", text)
+		}
 		printDelivery(w, "store", &a.Store.Delivery)
 		for i := range a.Sinks {
 			printDelivery(w, a.Sinks[i].Name, &a.Sinks[i].Delivery)

@@ -12,8 +12,8 @@ import (
 )
 
 // This file is about the journal's disk: how much room is left, for how long,
-// and who gives way when it runs out. The cache on disk stops first: it leaves a
-// twentieth of its file system free. Then the journal's past goes, as far as
+// and who gives way when it runs out. The cache on disk stops first: see
+// cacheGivesWay. Then the journal's past goes, as far as
 // the store has it: sinks then read from the store, and receipts of before
 // cannot be proved any more. Then sinks of what is collected lose their hold.
 // Receipts stop last, and loudly.
@@ -26,6 +26,10 @@ func journalOptions(conf *config.Attendance, after uint64) wal.Options {
 		Max: int64(conf.Disk.Max), Reserve: int64(*conf.Disk.Reserve),
 	}
 }
+
+// cacheGivesWay is how much more than the journal's reserve the cache leaves
+// free: four segments, so that it stops before the journal has to.
+const cacheGivesWay = 4 * 64 << 20
 
 const (
 	// At the first two shares of its room the journal warns. From the second on

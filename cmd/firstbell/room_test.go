@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"firstbell/attendance/wal"
+	"firstbell/cmd/firstbell/config"
 )
 
 func TestTheJournalSaysHowLongItsRoomLasts(t *testing.T) {
@@ -84,5 +85,19 @@ func TestAJournalWithoutRoomRefusesLoudlyAndCountsTheFirstPress(t *testing.T) {
 	var s statusReport
 	if err := json.Unmarshal([]byte(answer), &s); err != nil || s.Attendance.Journal.Share != 1 || !strings.Contains(strings.Join(s.Attendance.Journal.Amber, "\n"), "100 % of the journal's room") {
 		t.Errorf("/status: %v, %+v", err, s.Attendance.Journal)
+	}
+}
+
+// The cache stops while the journal still has segments to go.
+func TestTheCacheGivesWayBeforeTheJournal(t *testing.T) {
+	text := "timezone: Asia/Seoul\nlisten: {http: \":80\"}\ncache: {memory: 1GiB, disk: {path: " + t.TempDir() + "/cache, size: 100GiB}}\n" +
+		"attendance: {journal: " + t.TempDir() + "/journal, disk: {reserve: 2GiB}}\norigins: {a: {servers: [\"http://b\"]}}\nroutes: [{hosts: [\"*\"], origin: a}]\n"
+	c, problems := config.Read("firstbell.yaml", []byte(text))
+	if c == nil {
+		t.Fatal(problems)
+	}
+	journal := journalOptions(c.Attendance, 0)
+	if o := cacheOf(c); o.Disk.KeepFree < journal.Reserve+3*64<<20 || journal.Reserve != 2<<30 || journal.Max != 20<<30 {
+		t.Errorf("the cache leaves %d free, the journal %d, and takes %d", o.Disk.KeepFree, journal.Reserve, journal.Max)
 	}
 }

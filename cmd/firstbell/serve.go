@@ -132,7 +132,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 			return s, err
 		}
 	}
-	if s.cache, err = cache.New(cacheOf(&c.Cache)); err != nil {
+	if s.cache, err = cache.New(cacheOf(c)); err != nil {
 		return s, fmt.Errorf("making the cache: %w", err)
 	}
 	var recorder *attendance.Recorder
