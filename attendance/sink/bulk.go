@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"firstbell/attendance"
 )
@@ -12,6 +13,7 @@ type form interface {
 	// post sends records, never none, in one request and judges its answer. idem
 	// is the same whenever the same records come again.
 	post(ctx context.Context, records []record, idem string) (verdict, error)
+	setHeader(http.Header)
 	close()
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -37,7 +38,7 @@ const (
 // redirect and repeats nothing by itself.
 type endpoint struct {
 	url    string
-	header http.Header
+	header atomic.Pointer[http.Header]
 	client *http.Client
 	coding string
 	zstd   *zstd.Encoder
@@ -54,7 +55,8 @@ func newEndpoint(c *Endpoint, atOnce int, eg string) (*endpoint, error) {
 	if timeout <= 0 {
 		timeout = defaultTimeout
 	}
-	e := &endpoint{url: c.URL, header: c.Header, coding: c.Coding}
+	e := &endpoint{url: c.URL, coding: c.Coding}
+	e.setHeader(c.Header)
 	switch c.Coding {
 	case "", "none":
 		e.coding = ""
@@ -85,6 +87,9 @@ func newEndpoint(c *Endpoint, atOnce int, eg string) (*endpoint, error) {
 	return e, nil
 }
 
+// setHeader changes what is sent with every request from now on.
+func (e *endpoint) setHeader(h http.Header) { e.header.Store(&h) }
+
 func (e *endpoint) close() { e.client.CloseIdleConnections() }
 
 // answered is a response that has been read.
@@ -106,7 +111,7 @@ func (e *endpoint) do(ctx context.Context, method, target string, content []byte
 	if err != nil {
 		return nil, withoutURL(err)
 	}
-	for name, values := range e.header {
+	for name, values := range *e.header.Load() {
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	req.Header.Set("User-Agent", "firstbell")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -62,6 +63,7 @@ type carrier interface {
 	// what became of each. After an error some may be settled; those are passed
 	// over when the same passage comes again.
 	carry(ctx context.Context, s *Sink, p *passage, records []record) error
+	setHeader(http.Header)
 	close()
 }
 
@@ -177,6 +179,10 @@ func (s *Sink) Close() error {
 	}
 	return nil
 }
+
+// SetHeader puts other fields in the place of Endpoint.Header, at once: a
+// credential that was renewed.
+func (s *Sink) SetHeader(h http.Header) { s.carrier.setHeader(h) }
 
 // ParkedNow is how many parked records nobody has dealt with.
 func (s *Sink) ParkedNow() int { return int(s.open.Load()) }

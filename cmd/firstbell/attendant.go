@@ -178,6 +178,17 @@ func (a *attendant) openSink(c *config.Sink) error {
 	return err
 }
 
+// renewCredentials gives each sink the credential that the file names now.
+func (a *attendant) renewCredentials(c *config.Attendance) {
+	for i := range c.Sinks {
+		for _, s := range a.sinks {
+			if e := c.Sinks[i].Endpoint(); s.name == c.Sinks[i].Name && s.kind == c.Sinks[i].Kind() && s.url == e.URL {
+				s.target.SetHeader(e.Header)
+			}
+		}
+	}
+}
+
 // collecting is the sink of that name for what routes collect, or nil.
 func (a *attendant) collecting(name string) *sinkDelivery {
 	for _, s := range a.sinks {

@@ -267,8 +267,8 @@ collect means: a body is kept as it came, in the journal, before its sender gets
 an answer, and goes to its sink in bulk. The same key at the same school and path
 gets the same receipt; of two bodies under one key the first counts. So a key
 must tell students apart, such as an id that their page makes up (a UUID), or a
-list of places. Cookies, Authorization and the query are not kept. Nobody checks
-who sends.
+list of places. Cookies, Authorization and the query are not kept. Who sends is
+checked where the route has an identity, and not kept either.
 `
 
 const identityNote = `

@@ -64,7 +64,7 @@ func (s *server) reload(by string) *reloaded {
 // apply puts c in force. What can fail comes first; after an error nothing has
 // changed.
 func (s *server) apply(c *config.Config, out *reloaded) error {
-	was := s.now.Load()
+	was, sinks := s.now.Load(), c.Attendance
 	out.NeedsRestart = needsRestart(was.config, c)
 	keepUntilRestart(c, was.config)
 	if c.Attendance == nil {
@@ -106,6 +106,9 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.retire(was.origins, origins)
 	was.who.retire(who)
 	if s.takes != nil {
+		if sinks != nil {
+			s.takes.renewCredentials(sinks)
+		}
 		s.takes.retryNow()
 	}
 	return nil

@@ -283,6 +283,37 @@ func TestACollectRouteNeedsItsSinkAtAReload(t *testing.T) {
 	}
 }
 
+// A token that was renewed is in force with a reload, without a restart.
+func TestARenewedCredentialIsInForceAtAReload(t *testing.T) {
+	tokens := make(chan string, 100)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tokens <- r.Header.Get("Authorization")
+		if r.Header.Get("Authorization") != "Bearer second" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(other.Close)
+	file := writeFile(t, other.URL, `/bulk"}`, `/bulk", token_file: token}`)
+	token := filepath.Join(filepath.Dir(file), "token")
+	rewrite(t, token, "first\n")
+	r := serve(t, file)
+	ask(t, "POST", "http://"+r.web+"/check-in", `{"student_id":"s1"}`, "Host", "hangang.school.example")
+	if got := <-tokens; got != "Bearer first" {
+		t.Errorf("got %q, want the first token", got)
+	}
+	rewrite(t, token, "second\n")
+	if status, answer := ask(t, "POST", "http://"+r.ops+"/reload", ""); status != 200 || strings.Contains(answer, "needs_restart") {
+		t.Errorf("reload: got %d %s, want it in force", status, answer)
+	}
+	for got := ""; got != "Bearer second"; {
+		select {
+		case got = <-tokens:
+		case <-time.After(time.Minute):
+			t.Fatal("the second token was never sent")
+		}
+	}
+}
+
 // A sink that is down holds no segment: what the journal let go of it reads from
 // the store. One of collected writes does hold, as nothing else has them.
 func TestADeadSinkHoldsNoSegment(t *testing.T) {

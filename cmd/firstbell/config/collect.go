@@ -51,11 +51,17 @@ func (v *validator) collectRoute(path string, r *Route) {
 		{"origin", "what is collected is answered here, and goes to the sink in bulk"},
 		{"cache", "what is collected is never stored in a cache"},
 		{"timeouts", "what is collected does not wait for an origin"},
-		{"identity", "what is collected is kept as it came, whoever sent it"},
+		{"reply", "reply says how a check-in is answered, and this route takes none"},
 	} {
 		if v.given(path + "." + other.key) {
 			v.wrong(path+"."+other.key, "remove it", "%s", other.why)
 		}
+	}
+	switch {
+	case r.Identity.None:
+		v.wrong(path+".identity", "remove it", "identity: none is for routes that take check-ins; here it says nothing, as nobody is asked who they are")
+	case v.given(path + ".identity"):
+		v.identity(path, r)
 	}
 	path += ".collect"
 	v.collectSink(path+".sink", c)
@@ -113,7 +119,7 @@ func (v *validator) collectKey(path string, c *Collect) {
 		kind, what, fix := checkInField(place)
 		switch {
 		case kind == "claim":
-			what, fix = "what is collected is kept whoever sent it, and has no claims", `write key: "json:/id"`
+			what, fix = "the key of what is collected is made of what was sent, not of claims", `write key: "json:/id"`
 		case what == "" && kind != "header" && body != "" && kind != body:
 			what, fix = fmt.Sprintf("content is either JSON or a form, and another part is taken from %s:", body), "take all of them from "+body+":, or from header:"
 		case what == "" && slices.Contains([]string{"header:authorization", "header:cookie"}, strings.ToLower(place)):

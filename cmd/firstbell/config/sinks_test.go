@@ -69,7 +69,8 @@ var collectMistakes = []mistake{
 	{"too large", "", collects(`{sink: progress, max_bytes: ▸1MiB}`), "routes[0].collect.max_bytes", "not a small write", "64KiB"},
 	{"another status", "", collects(`{sink: progress, status: ▸202}`), "routes[0].collect.status", "202", "204"},
 	{"with an origin", "", collects(`{sink: progress}`, "    origin: ▸lms\n"), "routes[0].origin", "in bulk", "remove it"},
-	{"with an identity", "", collects(`{sink: progress}`, "    identity: ▸none\n"), "routes[0].identity", "kept as it came", "remove it"},
+	{"with an identity", "", collects(`{sink: progress}`, "    identity: ▸none\n"), "routes[0].identity", "for routes that take check-ins", "remove it"},
+	{"with a reply", "", collects(`{sink: progress}`, "    ▸reply: {status: 201}\n"), "routes[0].reply", "how a check-in is answered", "remove it"},
 	{"by GET", "", collects(`{sink: progress}`, "    methods: [▸GET]\n"), "routes[0].methods[0]", "by POST", "POST"},
 }
 
@@ -145,6 +146,9 @@ func TestCollectIsRead(t *testing.T) {
 		c, problems := Read("firstbell.yaml", []byte(collects(section)))
 		if c == nil {
 			t.Fatalf("%s: %v", section, problems)
+		}
+		if c, problems := Read("firstbell.yaml", []byte(collects(section, "    identity: {jwt: {jwks: \"https://login.example/jwks.json\"}}\n"))); c == nil || c.Routes[0].Identity.JWT == nil {
+			t.Errorf("with an identity: %v", problems)
 		}
 		if got := c.Routes[0].Collect; len(got.Key) != want || got.Sink != "progress" {
 			t.Errorf("%s: got %+v", section, got)
