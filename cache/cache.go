@@ -115,6 +115,10 @@ type Found struct {
 	// on Hit. Detail may say more.
 	Reason, Detail string
 
+	// Freshen: on Hit, Stored is popular and will be stale soon; freshened in
+	// the background by now, it never is. See early.go.
+	Freshen bool
+
 	Age, TTL time.Duration // of Stored; TTL is negative when it is stale
 
 	// Uncacheable: what the key names was found not to be shareable lately, so
@@ -172,6 +176,7 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 			f.Reason, f.Detail = "uri-miss", "purged"
 		default:
 			f.consider(s, &w, r, p, now)
+			f.Freshen = f.Outcome == Hit && c.due(s, f.TTL)
 		}
 	}
 	if c.tier != nil && f.Outcome == Miss && f.Stored == nil {

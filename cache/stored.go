@@ -35,6 +35,7 @@ type Stored struct {
 	seen   atomic.Uint64 // it has been held against the rules up to this generation
 	soft   atomic.Uint64 // generation of the soft purge that made it stale, or 0
 
+	late    atomic.Uint32 // look-ups since it has been due for freshening
 	content *content      // where the body lies, when it is too large for memory
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
 
@@ -150,6 +151,10 @@ func storable(res field.List, withheld []string, date time.Time) field.List {
 func (s *Stored) Age(now time.Time) time.Duration {
 	return addTime(s.Verdict.Age, max(0, now.Sub(s.responseTime)))
 }
+
+// Vouched is when the origin last vouched for the response: when it, or the 304
+// that freshened it, arrived.
+func (s *Stored) Vouched() time.Time { return s.responseTime }
 
 // FreshFor is how much of the freshness lifetime is left; at or below zero the
 // response is stale. One that needs validation at every use has none, one that

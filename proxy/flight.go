@@ -257,13 +257,6 @@ func (p *Proxy) sendGrowing(x *exchange, l *landing, fields field.List, to cache
 	x.out.stream(x, l.head.Status, fields, l.length, r)
 }
 
-// freshenSoon validates a stale stored response in the background, once.
-func (p *Proxy) freshenSoon(x *exchange, found *cache.Found) {
-	if f, leader := p.flights.Join(x.flightKey(found)); leader {
-		p.begin(f, x, found.Stored, false)
-	}
-}
-
 // flightPlan is what a fetch knows: its own copies, as the client who started
 // it may be gone before it ends.
 type flightPlan struct {
@@ -272,12 +265,16 @@ type flightPlan struct {
 	request cache.Request // of the starter, in owned memory
 	old     *cache.Stored // to be validated, or served on error; may be nil
 	read    bool          // the starter will read
+	ended   func()        // called when the fetch is over; may be nil
 }
 
 // begin starts the fetch of a flight: a task of the proxy's own. read says
 // that x waits for what it brings.
 func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stored, read bool) {
 	plan := &flightPlan{route: x.route, send: x.canonical(), old: old, read: read}
+	if !read {
+		plan.ended = x.route.Origin.recovery.release
+	}
 	plan.request = cache.Request{
 		Method: "GET",
 		Key:    append([]byte(nil), x.request.Key...),
@@ -304,6 +301,9 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 		// Whoever still waits hears this; where something was published before, it stands.
 		f.Publish(&landing{err: errNoResponse})
 		f.Land()
+		if plan.ended != nil {
+			plan.ended()
+		}
 	}()
 	ctx, cancel := plan.route.context(p.life)
 	limit := plan.route.Origin.Limit
@@ -323,8 +323,16 @@ func (p *Proxy) fetch(f *coalesce.Flight[*landing], plan *flightPlan) {
 	p.cache.Begin(&plan.request)
 	res, err := plan.route.Origin.Pool.Do(ctx, plan.send)
 	if err != nil {
+		if p.life.Err() == nil {
+			plan.route.Origin.recovery.failed(time.Now())
+		}
 		p.failedFlight(f, plan, err)
 		return
+	}
+	if serverError(res.Status) {
+		plan.route.Origin.recovery.failed(time.Now())
+	} else {
+		plan.route.Origin.recovery.succeeded(time.Now())
 	}
 	t := &touchdown{p: p, f: f, plan: plan, res: res, requestTime: requestTime, responseTime: time.Now(), ctx: ctx, cancel: cancel}
 	handedOver = t.handedOver()

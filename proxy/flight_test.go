@@ -308,7 +308,7 @@ func TestStaleIsServedWhileOneFetchFreshensIt(t *testing.T) {
 func TestAFlightThatPanicsHarmsNobodyElse(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) { lesson(w, "fine") }, cached(cache.Policy{}))
-		broken := *g.upstream
+		broken := Upstream{Name: g.upstream.Name, Pool: g.upstream.Pool, Limit: g.upstream.Limit}
 		broken.Pool = nil
 		g.proxy.Swap(NewTable([]*Route{
 			{Hosts: []string{"*"}, Path: "/broken", Origin: &broken, Cache: &cache.Policy{}},

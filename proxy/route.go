@@ -18,6 +18,8 @@ type Upstream struct {
 	Name  string
 	Pool  *origin.Pool
 	Limit *admission.Limiter
+
+	recovery recovery
 }
 
 // Route says what happens to the requests it takes. Exactly one of Origin,

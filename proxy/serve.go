@@ -52,6 +52,9 @@ func (p *Proxy) serve(x *exchange) {
 	switch found.Outcome {
 	case cache.Hit:
 		p.answerStored(x, found.Stored, outcomeHit)
+		if found.Freshen {
+			p.freshenSoon(x, &found)
+		}
 	case cache.Stale:
 		p.answerStored(x, found.Stored, outcomeStale)
 		p.freshenSoon(x, &found)
@@ -66,6 +69,7 @@ func (p *Proxy) serve(x *exchange) {
 // where that can pay.
 func (p *Proxy) miss(x *exchange, found *cache.Found) {
 	switch {
+	case p.spares(x, found):
 	case found.OnlyIfCached:
 		x.outcome = outcomeRefused
 		p.problem(x, 504, "this is not stored, and the request wants nothing else (only-if-cached)", nil)
