@@ -129,10 +129,11 @@ func (c *conn) awaitHead() (int, error) {
 			}
 			err = c.readMore()
 		}
-		if timedOut(err) && seen > 0 {
+		switch {
+		case err == nil:
+		case timedOut(err) && seen > 0:
 			return 0, http1.RefuseTime
-		}
-		if err != nil {
+		default:
 			return 0, nil
 		}
 	}

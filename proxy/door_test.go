@@ -182,3 +182,36 @@ func TestMalformedRequestsReachNobody(t *testing.T) {
 		t.Errorf("got counts %v, want one of each reason", st.Malformed)
 	}
 }
+
+// TestAHitAllocatesNothing counts what the whole process allocates while a
+// stored page is asked for over a connection: the client's side of it, too.
+func TestAHitAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	page := strings.Repeat("x", 20<<10)
+	_, dial := tcpGate(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600, no-transform")
+		io.WriteString(w, page)
+	}, cached(cache.Policy{}))
+	c := dial()
+	request, buf := []byte(hitRequest), make([]byte, 64<<10)
+	ask := func() {
+		if _, err := c.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		for n, whole := 0, len(buf); n < whole; {
+			more, err := c.Read(buf[n:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n += more; whole == len(buf) {
+				whole = bytes.Index(buf[:n], []byte("\r\n\r\n")) + 4 + len(page)
+			}
+		}
+	}
+	ask()
+	if n := testing.AllocsPerRun(2000, ask); n >= 0.5 {
+		t.Errorf("got %v allocations per hit, want none", n)
+	}
+}
