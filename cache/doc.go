@@ -14,11 +14,14 @@
 // found through it alone, accounted with it and gone with it; each has an
 // entity tag of its own, and responses that came without one get one.
 //
-// It does not fetch, make codings, collapse requests, answer ranges or write to disk: it
-// keeps whole responses in memory. It reads the clock only in MarkUncacheable;
-// everything else is told the time.
+// With a disk (Options.Disk) what Put stored is found again after a restart,
+// kill -9 included, but for what was stored in the last moments; what was
+// purged or invalidated is not. Every byte from there was verified.
+//
+// It does not fetch, make codings, collapse requests or answer ranges. It reads
+// the clock only in MarkUncacheable; everything else is told the time.
 //
 // Start reading at Judge (may it be stored, is it fresh: pure functions), then
 // Cache.Lookup, then purges (rules that are held against stored responses when
-// they are looked up), then memory (who stays when memory is short).
+// they are looked up), then memory (who stays when memory is short) and tier (the disk below it).
 package cache

@@ -36,6 +36,23 @@ type Limits struct {
 	// whether so many bytes more may be; a no makes what is held then the Keep.
 	// Nil allows everything. It is called with the body locked.
 	Allow func(bytes int64) bool
+
+	// Spill is asked once, when more would be held than may be, for a place
+	// where all of the body goes. Then memory holds about Window of it,
+	// whoever is behind that reads it from there, and nobody is waited for or
+	// detached. With nil, or where that cannot be written to any more, the body
+	// goes on within its window.
+	Spill func() Spill
+}
+
+// A Spill takes in a body that is too large for memory. ReadAt may be called
+// beside Write, for what was written; it stays readable until as many Release
+// as Retain were called. Every reader retains it for itself.
+type Spill interface {
+	io.Writer
+	io.ReaderAt
+	Retain()
+	Release()
 }
 
 // keepFree is what every body may hold without asking.
@@ -61,6 +78,9 @@ type Body struct {
 	allowed  int64                 // of limits.Keep, what may be held without asking again
 	enough   func(size int64) bool // whether to give up when the last reader leaves before the end; may be nil
 	stop     func()                // called, unlocked, when that was given up
+	spill    Spill                 // where the body goes on; nil while memory holds it
+	dry      bool                  // there is no spill, or it takes no more; changed by the writer alone
+	shut     bool                  // nobody may begin to read from the spill any more
 }
 
 // NewBody returns an empty body. length is what was announced, or -1.
@@ -101,10 +121,10 @@ func (b *Body) fill(r io.Reader) error {
 		n, err := r.Read(space)
 		if n > 0 {
 			b.commit(space[:n])
-			space = space[n:]
-			if werr := b.pace(); werr != nil {
+			if werr := b.pace(space[:n:n]); werr != nil {
 				return werr
 			}
+			space = space[n:]
 		}
 		switch {
 		case err == io.EOF:
@@ -160,13 +180,17 @@ func (b *Body) wakeLocked() {
 
 // pace keeps a body beyond its keep within its window: it waits for the
 // slowest readers, and detaches them once they have held up others for
-// Patience in all. Readers that are all slow hold up nobody.
-func (b *Body) pace() error {
+// Patience in all. Readers that are all slow hold up nobody. p is what came
+// last.
+func (b *Body) pace(p []byte) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.keepLocked() {
+	kept := b.keepLocked()
+	b.mu.Unlock()
+	if kept || b.spillOver(p) {
 		return nil
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.windowed = true
 	for {
 		if len(b.readers) == 0 {
@@ -244,6 +268,9 @@ func (b *Body) dropLocked() (slowest int64) {
 		b.chunks[0] = nil
 		b.chunks = b.chunks[1:]
 		for r := range b.readers {
+			if b.spill != nil {
+				break // they find their place anew each time
+			}
 			if r.at == 0 {
 				r.off = 0 // it stood at the very end of the chunk
 			} else {
@@ -303,7 +330,7 @@ func (b *Body) Readers() int {
 func (b *Body) Bytes() ([]byte, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended || b.err != nil || b.windowed {
+	if !b.ended || b.err != nil || b.windowed || b.spill != nil {
 		return nil, false
 	}
 	switch len(b.chunks) {
@@ -329,6 +356,9 @@ type Reader struct {
 	off  int   // guarded by body.mu: offset of pos in that chunk
 	lent int   // bytes handed out by the last Next, not yet counted in pos
 	err  error // guarded by body.mu: why the reader was detached
+
+	spill Spill  // guarded by body.mu: the body's, retained
+	back  []byte // what was read from there last
 }
 
 // NewReader returns a reader at the body's beginning, or ErrTooLate when that
@@ -337,10 +367,11 @@ type Reader struct {
 func (b *Body) NewReader() (*Reader, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.base > 0 || b.err != nil {
+	if b.base > 0 && (b.spill == nil || b.dry || b.shut) || b.err != nil {
 		return nil, ErrTooLate
 	}
 	r := &Reader{body: b}
+	r.retainLocked()
 	b.readers[r] = struct{}{}
 	return r, nil
 }
@@ -357,7 +388,16 @@ func (r *Reader) Next() ([]byte, error) {
 			b.mu.Unlock()
 			return nil, r.err
 		}
-		if r.at < len(b.chunks) {
+		if b.spill != nil && r.pos < b.size {
+			if p := r.foundLocked(); p != nil {
+				r.lent = len(p)
+				b.mu.Unlock()
+				return p, nil
+			}
+			b.mu.Unlock()
+			return r.readBack()
+		}
+		if b.spill == nil && r.at < len(b.chunks) {
 			if p := b.chunks[r.at][r.off:]; len(p) > 0 {
 				r.lent = len(p)
 				b.mu.Unlock()
@@ -438,6 +478,10 @@ func (r *Reader) leaveLocked() (reading bool) {
 	if b.moved != nil {
 		close(b.moved)
 		b.moved = nil
+	}
+	if r.spill != nil {
+		r.spill.Release()
+		r.spill = nil
 	}
 	return reading
 }

@@ -236,12 +236,16 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 	if !leader {
 		var err error
 		if r, err = l.body.NewReader(); err != nil {
-			return false // its beginning is gone
+			return p.landedMeanwhile(nil, x) // its beginning is gone
 		}
 	}
+	skipped := r.Skip(part.from) // of what lies in the spool
 	src := l.rest(r)
+	if c, ok := src.(*continued); ok {
+		c.got = skipped
+	}
 	if part.verdict != rangeIgnored {
-		p.answerPart(x, fields, part, &partSource{from: src, skip: part.from, left: part.to - part.from})
+		p.answerPart(x, fields, part, &partSource{from: src, skip: part.from - skipped, left: part.to - part.from})
 		return true
 	}
 	p.sendGrowing(x, l, fields, to, src)
@@ -471,7 +475,16 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	}
 	var granted int64
 	defer func() { p.kept.Add(-granted) }()
+	var spool *cache.Spool
 	body := coalesce.NewBody(res.ContentLength, coalesce.Limits{
+		Spill: func() coalesce.Spill {
+			sp, err := p.cache.Spool(p.cache.NewStored(&plan.request, v, res.Status, fields, nil, t.requestTime, t.responseTime))
+			if err != nil {
+				return nil // no disk, or it takes nothing now: the window does
+			}
+			spool = sp
+			return sp
+		},
 		Keep: min(keep, p.cache.MaxObjectBytes()), Window: p.window, Patience: flightPatience,
 		Allow: func(n int64) bool {
 			if p.kept.Add(n) > keptBytesMax {
@@ -506,6 +519,11 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	} else {
 		t.f.Publish(l)
 	}
+	defer func() {
+		if spool != nil {
+			t.settle(body, spool)
+		}
+	}()
 	if err := body.Fill(content); err != nil {
 		p.counters.flightsBroken.Add(1)
 		return
@@ -513,6 +531,20 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 	if whole, ok := body.Bytes(); ok && v.Store {
 		p.cache.Put(p.cache.NewStored(&plan.request, v, res.Status, fields, whole, t.requestTime, t.responseTime))
 	}
+}
+
+// settle keeps a body that went to disk, if all of it is there and the route
+// lets one of its size be stored. Who reads it from there goes on.
+func (t *touchdown) settle(body *coalesce.Body, spool *cache.Spool) {
+	spool.Retain() // until the next look-up finds it
+	defer spool.Release()
+	defer body.ShutSpill()
+	most := t.plan.route.Cache.MaxObjectBytes
+	if !body.Spilled() || most > 0 && body.Size() > most {
+		spool.Discard()
+		return
+	}
+	spool.Keep()
 }
 
 // readerBody is a flight's reader as a response's body.
