@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -108,6 +109,7 @@ type leaving struct {
 	when  string
 	after time.Duration
 	bytes int
+	torn  bool // the origin's header section comes in two parts
 }
 
 // firstLeaves: the client whose request began the fetch leaves, ten others stay.
@@ -115,23 +117,50 @@ func (s *suite) firstLeaves(ctx context.Context) {
 	for _, l := range []leaving{
 		{when: "at once", after: 20 * time.Millisecond},
 		{when: "before the header section", after: 300 * time.Millisecond},
+		{when: "in the header section", after: leaveHead + leaveTorn/2, torn: true},
 		{when: "with the first byte", bytes: 1},
 		{when: "in mid-body", bytes: 64 << 10},
+		{when: "with the last byte", bytes: leaveBytes},
 	} {
 		s.leave(ctx, l)
 	}
 	s.allLeave(ctx)
+	s.allLeaveLate(ctx)
 }
 
 // The origin's answer in case 4: half a second to the header section, half a
-// second for the content.
-const leaveHead, leaveBody = 500 * time.Millisecond, 500 * time.Millisecond
+// second for the content. A header section in two parts takes a while more.
+const (
+	leaveHead, leaveBody = 500 * time.Millisecond, 500 * time.Millisecond
+	leaveTorn            = 200 * time.Millisecond
+	leaveBytes           = 256 << 10
+)
+
+// torn answers like dribble, but with a pause in its header section.
+func torn(after, pause, over time.Duration) player {
+	return raw(func(sc *scene, w io.Writer, r *http.Request) {
+		ctx := context.Background() // ends with the case at the latest
+		if !sc.pause(ctx, after) {
+			return
+		}
+		io.WriteString(w, "HTTP/1.1 200 OK\r\nCache-Control: max-a")
+		if !sc.pause(ctx, pause) {
+			return
+		}
+		fmt.Fprintf(w, "ge=60\r\nConnection: close\r\nETag: %s\r\nContent-Length: %d\r\n\r\n", sc.tag(), len(sc.body))
+		sc.drip(ctx, w, sc.body, over)
+	})
+}
 
 // stayRatio is "no added wait" for those who stay, and a tenth for the machine.
 const stayRatio = 1.1
 
 func (s *suite) leave(ctx context.Context, l leaving) {
-	sc := s.scene("leave", 256<<10, dribble(leaveHead, leaveBody))
+	plays := dribble(leaveHead, leaveBody)
+	if l.torn {
+		plays = torn(leaveHead, leaveTorn, leaveBody)
+	}
+	sc := s.scene("leave", leaveBytes, plays)
 	defer s.origin.remove(sc)
 	stay, leave := context.WithCancel(ctx)
 	defer leave()
@@ -145,7 +174,7 @@ func (s *suite) leave(ctx context.Context, l leaving) {
 		time.AfterFunc(l.after, leave)
 	}
 	sleep(ctx, 10*time.Millisecond) // the first is surely the first
-	beside := s.scene("leave", 256<<10, dribble(leaveHead, leaveBody))
+	beside := s.scene("leave", leaveBytes, plays)
 	defer s.origin.remove(beside)
 	alone := make(chan answer, 1)
 	go func() { alone <- s.direct.get(ctx, ask{path: beside.path}) }()
@@ -175,6 +204,18 @@ func (s *suite) allLeave(ctx context.Context) {
 		value = "stops after " + ms(max(0, gone.Sub(began)))
 	}
 	s.note("all leave in mid-body: the fetch", fmt.Sprintf("%s (%d asked)", value, asked))
+}
+
+// allLeaveLate: nobody is left reading when the fetch is nearly done. Then it
+// goes on: the lesson is asked for again in a moment.
+func (s *suite) allLeaveLate(ctx context.Context) {
+	const size, left = 1 << 20, 64 << 10
+	sc := s.scene("leave", size, dribble(0, time.Second))
+	defer s.origin.remove(sc)
+	herd(ctx, s.proxy, 5, func(int) ask { return ask{path: sc.path, leaveAfter: size - left} })
+	sleep(ctx, time.Second)
+	a := s.proxy.get(ctx, ask{path: sc.path})
+	s.judge("all leave just before the end, and one comes back: fetches, whole", fmt.Sprintf("%d, %t", sc.fetches(), sc.given(&a)), "1, true", sc.fetches() == 1 && sc.given(&a))
 }
 
 // mixed: HEAD, GET and Range for the same, at once, by who comes first; and

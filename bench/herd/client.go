@@ -17,7 +17,7 @@ import (
 )
 
 // answerBytesMax is the most that one connection is read for: the largest
-// content of any case is 8 MiB, and case 9 reads some thousand small ones.
+// content of any case is 48 MiB, and case 9 reads some thousand small ones.
 const answerBytesMax = 64 << 20
 
 // ending is how a response ended.
@@ -53,6 +53,7 @@ type ask struct {
 	path       string
 	fields     []string // such as "Cookie: user=1"
 	leaveAfter int      // the client leaves when it has this much content; 0: it stays
+	rate       int      // bytes of content that it reads in a second; 0: all that come
 }
 
 // A client asks one server.
@@ -127,7 +128,10 @@ func (l *line) try(ctx context.Context, q ask, began time.Time) (a answer) {
 		a.err = err
 		return a
 	}
-	if a.err = read(from, &a, began, q.leaveAfter); a.err != nil {
+	if q.rate > 0 {
+		l.narrow()
+	}
+	if a.err = read(ctx, from, &a, began, &q); a.err != nil {
 		return a
 	}
 	if a.err = l.trailer(&a); a.err != nil {
@@ -218,15 +222,25 @@ func (l *line) trailer(a *answer) error {
 
 var errLeft = errors.New("the client left")
 
-func read(from io.Reader, a *answer, began time.Time, leaveAfter int) error {
+// narrow makes the connection take little in advance, for a slow client.
+func (l *line) narrow() {
+	if c, ok := l.conn.(interface{ SetReadBuffer(bytes int) error }); ok {
+		_ = c.SetReadBuffer(64 << 10) // without it the client is only a little less slow
+	}
+}
+
+func read(ctx context.Context, from io.Reader, a *answer, began time.Time, q *ask) error {
 	piece := make([]byte, 32<<10)
+	if q.rate > 0 {
+		piece = piece[:max(1, min(len(piece), q.rate/10))]
+	}
 	for {
 		n, err := from.Read(piece)
 		if n > 0 && a.first == 0 {
 			a.first = max(time.Since(began), 1) // 0 is for none
 		}
 		a.content = append(a.content, piece[:n]...)
-		if leaveAfter > 0 && len(a.content) >= leaveAfter {
+		if q.leaveAfter > 0 && len(a.content) >= q.leaveAfter {
 			return errLeft
 		}
 		if err == io.EOF {
@@ -234,6 +248,9 @@ func read(from io.Reader, a *answer, began time.Time, leaveAfter int) error {
 		}
 		if err != nil {
 			return fmt.Errorf("reading the content after %d bytes: %w", len(a.content), err)
+		}
+		if q.rate > 0 {
+			sleep(ctx, time.Until(began.Add(time.Duration(len(a.content))*time.Second/time.Duration(q.rate))))
 		}
 	}
 }

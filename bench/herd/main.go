@@ -149,6 +149,10 @@ func dialer(address string) dial {
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 }
 
+// filmBytes is more than firstbell keeps of one response with the default
+// memory.
+const filmBytes = 48 << 20
+
 // newSuite serves the origin at ln until it is closed.
 func newSuite(ln net.Listener, proxy, direct dial) *suite {
 	s := &suite{
@@ -156,6 +160,7 @@ func newSuite(ln net.Listener, proxy, direct dial) *suite {
 		proxy:  &client{host: "herd.test", dial: proxy},
 		direct: &client{host: "herd.test", dial: direct},
 		colds:  1000,
+		film:   filmBytes,
 		run:    strconv.FormatInt(time.Now().UnixNano(), 36),
 	}
 	go s.origin.listen(ln)

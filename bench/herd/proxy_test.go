@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -121,7 +122,10 @@ func (p *reference) pass(w http.ResponseWriter, r *http.Request) {
 
 // fetch asks once for all, and asks for the rest when the origin dies.
 func (p *reference) fetch(f *flight, path string, header http.Header) {
-	f.res, f.err = p.ask(path, header)
+	if f.res, f.err = p.ask(path, header); f.err == nil && (f.res.StatusCode == 304 || f.res.StatusCode == 206) && !p.hides {
+		f.res.Body.Close()
+		f.err = errors.New("no answer to this")
+	}
 	close(f.headed)
 	if f.err != nil {
 		return

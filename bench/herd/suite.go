@@ -15,6 +15,7 @@ type suite struct {
 	proxy  *client // asks through the proxy
 	direct *client // asks the origin itself
 	colds  int     // how many URLs the cold herd asks for
+	film   int     // bytes of the film in case 11
 	run    string  // makes the URLs of this run ones that nobody asked for before
 	urls   int     // how many have been made
 	rows   []row
@@ -54,6 +55,8 @@ var cases = []struct {
 	{"8 HEAD, GET and Range", (*suite).mixed},
 	{"9 cold URLs", (*suite).cold},
 	{"10 bad framing", (*suite).badFraming},
+	{"11 slow followers", (*suite).slowFollowers},
+	{"12 answers that are none", (*suite).noAnswers},
 }
 
 // play plays the cases wanted (numbers; none: all), and returns what was
