@@ -331,6 +331,9 @@ func (d *Delivery) nextBulk(ctx context.Context, gather time.Duration) (*Bulk, e
 	if full || gather <= 0 {
 		return b, nil
 	}
+	if oldest := d.Stats().Oldest; !oldest.IsZero() && time.Since(oldest) > gather {
+		return b, nil // it has waited through an outage, and waits no more
+	}
 	d.waitUntilFull(ctx, b, gather)
 	if _, err = d.read(ctx, b); err != nil {
 		return nil, err
