@@ -141,3 +141,40 @@ func benchmarkTake(b *testing.B, log Appender, submitters int, again, sealed boo
 	b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(s.Records)/max(1, float64(s.Batches)), "records/batch")
 }
+
+// BenchmarkCollect is the whole way of a beacon of 200 bytes from many
+// submitters, over a journal that costs nothing and on a disk.
+func BenchmarkCollect(b *testing.B) {
+	collectFrom := func(b *testing.B, log Appender) {
+		r := mustNew(b, Config{Log: log, Secret: mustSecret(b)})
+		stop := run(b, r)
+		body := make([]byte, 200)
+		var n atomic.Uint64
+		b.ReportAllocs()
+		b.SetParallelism(1000 / runtime.GOMAXPROCS(0))
+		before := processTime()
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			it := Item{Host: "north.school.example", Sink: "progress", Path: "/progress", ContentType: "application/json", Body: body}
+			for pb.Next() {
+				it.Key = fmt.Sprint(n.Add(1))
+				if _, err := r.Collect(context.Background(), it); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+		b.ReportMetric(float64((processTime()-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+		if err := stop(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("nothing", func(b *testing.B) { collectFrom(b, &nullLog{}) })
+	b.Run("disk", func(b *testing.B) {
+		log, err := wal.Open(wal.Options{Dir: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer log.Close()
+		collectFrom(b, log)
+	})
+}
