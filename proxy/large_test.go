@@ -16,7 +16,7 @@ import (
 // newDiskGate is a gate with little memory and a disk in dir, whose cache runs.
 func newDiskGate(t *testing.T, dir string, answer http.HandlerFunc, routes func(*Upstream) []*Route) *gate {
 	t.Helper()
-	g := (&gate{memory: 4 << 20, disk: &cache.DiskOptions{Path: dir, Bytes: 256 << 20}}).open(t, answer, routes)
+	g := (&gate{memory: 4 << 20, disk: &cache.DiskOptions{Path: dir, Bytes: 1 << 30}}).open(t, answer, routes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { g.cache.Run(ctx); close(done) }()
