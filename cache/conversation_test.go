@@ -224,6 +224,10 @@ func (k *talk) answer() {
 		}
 		return
 	}
+	if k.request.Method == "HEAD" && k.status == 200 {
+		k.cache.FreshenByHead(k.request, &k.policy, k.response, k.asked, now)
+		return
+	}
 	v := Judge(k.request, &k.policy, k.status, k.response, k.asked, now)
 	k.got = verdictWords(&v)
 	if v.LearnUncacheable {

@@ -35,11 +35,19 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		p.problem(x, 412, "the entity tag in If-Match is not the school's server's, which gives none for this", nil)
 		return
 	}
+	requestTime := time.Now()
+	head := x.method == "HEAD" && rt.Cache != nil && len(x.request.Key) > 0
+	if head {
+		p.cache.Begin(&x.request)
+	}
 	res, err := rt.Origin.Pool.Do(ctx, send)
 	if err != nil {
 		done()
 		p.originProblem(x, 0, err)
 		return
+	}
+	if head && res.Status == 200 {
+		p.cache.FreshenByHead(&x.request, rt.Cache, res.Fields, requestTime, time.Now())
 	}
 	if safe(x.method) && unasked(res.Status, x.fields) {
 		res.Body.Close()
