@@ -226,7 +226,6 @@ func (k *talk) answer() {
 	}
 	if k.request.Method == "HEAD" && k.status == 200 {
 		k.cache.FreshenByHead(k.request, &k.policy, k.response, k.asked, now)
-		return
 	}
 	v := Judge(k.request, &k.policy, k.status, k.response, k.asked, now)
 	k.got = verdictWords(&v)
