@@ -24,13 +24,17 @@ type traits struct {
 var (
 	languages = []string{"", "ko", "en", "ko, en;q=0.5"}
 	classes   = []string{"", "1A", "1B", `"1A, 1B"`}
-	// codings, and whether they take gzip.
-	codings = []coding{{"", true}, {"gzip", true}, {"gzip, deflate, br, zstd", true}, {"identity", false}, {"gzip;q=0", false}, {"*;q=0.5, gzip;q=0.0", false}, {"GZIP;q=0.3", true}}
+	codings   = []coding{
+		{"", []string{"gzip", "br", "zstd"}}, {"gzip", []string{"gzip"}}, {"gzip, deflate, br, zstd", []string{"gzip", "br", "zstd"}},
+		{"identity", nil}, {"gzip;q=0", nil}, {"*;q=0.5, gzip;q=0.0", []string{"br", "zstd"}}, {"GZIP;q=0.3", []string{"gzip"}},
+		{"br", []string{"br"}}, {"zstd, br;q=0", []string{"zstd"}},
+	}
 )
 
+// A coding is an Accept-Encoding and what it takes beside the content as it is.
 type coding struct {
 	value string
-	gzip  bool
+	takes []string
 }
 
 // users are as many as share the connections; the last is nobody, who sends no
@@ -50,6 +54,7 @@ type question struct {
 	maxStale time.Duration // it takes one that is stale for so long
 	tag      string        // of If-None-Match
 	held     *rep          // what it was the tag of
+	coded    []byte        // what of it came in which coding, where the proxy made that
 	from, to int           // of a Range, to exclusive; to 0: none, -1: to the end
 	ifRange  string
 	parts    bool   // the Range has several parts
@@ -85,6 +90,7 @@ type holding struct {
 	traits traits
 	tag    string
 	rep    *rep
+	coded  []byte // the content as it came, where the proxy coded it
 }
 
 func (d *draw) oneIn(n int) bool { return d.IntN(n) == 0 }
@@ -181,7 +187,7 @@ func (q *question) ranges(d *draw) {
 		q.to = q.from + 1 + d.IntN(600)
 	}
 	if h := d.held[q.res.id]; h != nil && d.oneIn(3) {
-		q.ifRange, q.tag, q.held = h.tag, "", nil
+		q.ifRange, q.coded, q.tag, q.held = h.tag, h.coded, "", nil
 	}
 }
 

@@ -18,14 +18,15 @@ type asker struct {
 	draw    draw
 	address int8
 
-	conn  net.Conn
-	in    *bufio.Reader
-	out   []byte
-	asks  int // answers given on this connection
-	a     answer
-	buf   []byte // for what a content should be
-	coded []byte
-	seen  counts
+	conn    net.Conn
+	in      *bufio.Reader
+	out     []byte
+	asks    int // answers given on this connection
+	a       answer
+	buf     []byte // for what a content should be
+	coded   []byte
+	decoded []byte
+	seen    counts
 }
 
 // counts are an asker's own, added to the report at its end.

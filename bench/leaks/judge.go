@@ -2,12 +2,16 @@ package leaks
 
 import (
 	"bytes"
-	"compress/gzip"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/molecule-man/go-brrr"
 )
 
 // judge finds out whether an answer is one that the origin permits.
@@ -146,42 +150,78 @@ func (k *asker) judgeContent(q *question, a *answer, s *served, from, to int) {
 	if q.method == "HEAD" || a.status == 204 || a.status == 304 {
 		return
 	}
-	k.buf = appendCells(k.buf[:0], s.rep.id, 0, s.rep.size)
-	want := k.buf
-	switch coding := a.get("Content-Encoding"); coding {
-	case "":
-	case "gzip":
-		if !codings[q.coding].gzip && q.safe() {
-			k.found(q, a, Coding, "gzip for "+codings[q.coding].value)
-			return
-		}
-		k.coded = appendGzip(k.coded[:0], want)
-		want = k.coded
-	default:
-		k.found(q, a, Coding, coding)
+	whole := a.err == nil && !a.left
+	want, content, ok := k.expect(q, a, s)
+	if !ok {
 		return
 	}
 	if to < 0 {
 		to = len(want)
 	}
 	want = want[min(from, len(want)):min(to, len(want))]
-	whole := a.err == nil && !a.left
 	switch {
-	case whole && bytes.Equal(a.content, want):
+	case whole && bytes.Equal(content, want):
 		k.keep(q, a, s)
-	case !whole && bytes.HasPrefix(want, a.content):
-		k.cutShort(q, a)
-	case !whole && a.status >= 200 && len(a.content) == 0:
+	case !whole && bytes.HasPrefix(want, content):
 		k.cutShort(q, a)
 	default:
-		k.explain(q, a, s, want)
+		k.explain(q, a, s, want, content)
 	}
+}
+
+// expect returns the bytes that all of the content has in the coding of the
+// answer, and what came to be compared with them: that itself, or, where the
+// proxy has coded it, what it decodes to. It finds codings that the client
+// refuses; then ok is false.
+func (k *asker) expect(q *question, a *answer, s *served) (want, content []byte, ok bool) {
+	k.buf = appendCells(k.buf[:0], s.rep.id, 0, s.rep.size)
+	coding := a.get("Content-Encoding")
+	switch {
+	case coding == "":
+		return k.buf, a.content, true
+	case q.safe() && !slices.Contains(codings[q.coding].takes, coding):
+		k.found(q, a, Coding, coding+" for "+codings[q.coding].value)
+		return nil, nil, false
+	case a.status == 206 && q.coded != nil:
+		return q.coded, a.content, true
+	case coding == "gzip":
+		k.coded = appendGzip(k.coded[:0], k.buf)
+		if n := min(len(k.coded), len(a.content)); a.status == 206 || bytes.Equal(k.coded[:n], a.content[:n]) {
+			return k.coded, a.content, true
+		}
+	}
+	k.decoded = decode(k.decoded[:0], coding, a.content)
+	return k.buf, k.decoded, true
+}
+
+// decode appends what a content decodes to, as far as it goes.
+func decode(dst []byte, coding string, content []byte) []byte {
+	var from io.Reader
+	var err error
+	switch coding {
+	case "gzip":
+		from, err = gzip.NewReader(bytes.NewReader(content))
+	case "zstd":
+		from, err = zstd.NewReader(bytes.NewReader(content), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	case "br":
+		from = brrr.NewReader(bytes.NewReader(content))
+	}
+	if err != nil || from == nil {
+		return dst
+	}
+	b := bytes.NewBuffer(dst)
+	_, _ = io.Copy(b, io.LimitReader(from, contentBytesMax)) // as far as it goes
+	return b.Bytes()
 }
 
 // keep remembers a whole answer as a browser does.
 func (k *asker) keep(q *question, a *answer, s *served) {
 	if tag := a.get("ETag"); tag != "" && a.status == 200 && !s.changed {
-		k.draw.held[q.res.id] = &holding{traits: q.traits, tag: tag, rep: s.rep}
+		h := &holding{traits: q.traits, tag: tag, rep: s.rep}
+		if a.get("Content-Encoding") != "" && !s.coded {
+			h.coded = bytes.Clone(a.content)
+		}
+		k.draw.held[q.res.id] = h
 	}
 }
 
@@ -201,13 +241,7 @@ func (k *asker) cutShort(q *question, a *answer) {
 }
 
 // explain names what is wrong with a content.
-func (k *asker) explain(q *question, a *answer, s *served, want []byte) {
-	content := a.content
-	if a.get("Content-Encoding") == "gzip" {
-		if z, err := gzip.NewReader(bytes.NewReader(content)); err == nil {
-			content, _ = io.ReadAll(io.LimitReader(z, contentBytesMax)) // as far as it goes
-		}
-	}
+func (k *asker) explain(q *question, a *answer, s *served, want, content []byte) {
 	reps := repsIn(content)
 	switch {
 	case string(content) == nonsense:
@@ -216,8 +250,8 @@ func (k *asker) explain(q *question, a *answer, s *served, want []byte) {
 		k.found(q, a, Mixture, fmt.Sprintf("of contents %x, the header section is of %x", reps, s.rep.id))
 	case len(reps) == 1 && reps[0] != s.rep.id:
 		k.found(q, a, k.whose(q, s, k.w.repByID(reps[0])), fmt.Sprintf("content %x under the header section of %x (%s)", reps[0], s.rep.id, q.res.kind.name))
-	case bytes.HasPrefix(want, a.content):
-		k.found(q, a, Short, fmt.Sprintf("%d of %d bytes of %s", len(a.content), len(want), q.res.kind.name))
+	case bytes.HasPrefix(want, content):
+		k.found(q, a, Short, fmt.Sprintf("%d of %d bytes of %s", len(content), len(want), q.res.kind.name))
 	default:
 		k.found(q, a, Mixture, "bytes out of their place")
 	}

@@ -278,6 +278,10 @@ func (d *desk) head(b []byte, s *served, status int) []byte {
 		}
 		put(name, value)
 	}
+	if status != 304 {
+		put("Content-Type", "text/html; charset=utf-8")
+	}
+	put("Cache-Tag", "all, "+k.name)
 	put("X-Mark", mark(s.serial))
 	if s.cookie {
 		put("Set-Cookie", "session="+mark(s.serial))

@@ -58,17 +58,20 @@ func (q *question) wanted(size int) (parts []part) {
 }
 
 // sizeFor is how many bytes the content has in the coding of the answer.
-func sizeFor(a *answer, s *served) int {
-	if a.get("Content-Encoding") == "gzip" {
-		return gzipBytes(s.rep.size)
+func sizeFor(q *question, a *answer, s *served) int {
+	switch {
+	case a.get("Content-Encoding") == "":
+		return s.rep.size
+	case q.coded != nil:
+		return len(q.coded)
 	}
-	return s.rep.size
+	return gzipBytes(s.rep.size)
 }
 
 // judgeOnePart judges a 206 of one part: the one asked for, or what is between
 // the first and the last of several.
 func (k *asker) judgeOnePart(q *question, a *answer, s *served) {
-	size := sizeFor(a, s)
+	size := sizeFor(q, a, s)
 	p, ok := readPart(a.get("Content-Range"), size)
 	wanted := q.wanted(size)
 	if !ok || len(wanted) == 0 || p.from != wanted[0].from || p.to != wanted[len(wanted)-1].to {
@@ -87,12 +90,10 @@ func (k *asker) judgeParts(q *question, a *answer, s *served, boundary string) {
 		k.cutShort(q, a)
 		return
 	}
-	size := sizeFor(a, s)
-	k.buf = appendCells(k.buf[:0], s.rep.id, 0, s.rep.size)
-	whole := k.buf
-	if a.get("Content-Encoding") == "gzip" {
-		k.coded = appendGzip(k.coded[:0], whole)
-		whole = k.coded
+	size := sizeFor(q, a, s)
+	whole, _, ok := k.expect(q, a, s)
+	if !ok {
+		return
 	}
 	wanted := q.wanted(size)
 	in := multipart.NewReader(bytes.NewReader(a.content), boundary)

@@ -54,8 +54,9 @@ var modules = map[string][]string{
 
 var testModules = []string{"github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4"}
 
-// benchModules are what bench may use, test or not: it measures beside them.
-var benchModules = []string{"github.com/valyala/fasthttp", "modernc.org/sqlite"}
+// benchModules are what bench may use, test or not: it measures beside them, and
+// decodes what comes coded.
+var benchModules = []string{"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/valyala/fasthttp", "modernc.org/sqlite"}
 
 // http1Files are the files of package proxy that know connections of HTTP/1;
 // the rest of it sees an exchange.
