@@ -49,7 +49,7 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	if head && res.Status == 200 {
 		p.cache.FreshenByHead(&x.request, rt.Cache, res.Fields, requestTime, time.Now())
 	}
-	if safe(x.method) && unasked(res.Status, x.fields) {
+	if safe(x.method) && unasked(res.Status, send.Fields) {
 		res.Body.Close()
 		done()
 		p.originProblem(x, 0, errUnasked)

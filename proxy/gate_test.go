@@ -47,6 +47,7 @@ type gate struct {
 	upstream *Upstream
 	ln       *fasthttputil.InmemoryListener
 	client   *http.Client
+	land     func()             // ends the proxy
 	memory   int64              // of the cache; 0: 64 MiB
 	disk     *cache.DiskOptions // below it; nil: none
 	window   int64              // of flights; 0 for the default
@@ -95,8 +96,28 @@ func (g *gate) open(t *testing.T, answer http.HandlerFunc, routes func(*Upstream
 	return g.start(originLn.Dial, routes, func() { srv.Close() })
 }
 
-// start puts the proxy before whatever dial reaches.
+// start puts the proxy before whatever dial reaches, until the test's end.
 func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Route, closeOrigin func()) *gate {
+	g.t.Helper()
+	g.launch(dial, routes)
+	transport := &http.Transport{
+		DialContext:        func(context.Context, string, string) (net.Conn, error) { return g.ln.Dial() },
+		DisableCompression: true, MaxIdleConnsPerHost: 1000,
+	}
+	g.client = &http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	g.t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		g.land()
+		closeOrigin()
+		g.cache.Close()
+	})
+	return g
+}
+
+// launch puts the proxy before whatever dial reaches. land ends it, but for its
+// cache.
+func (g *gate) launch(dial func() (net.Conn, error), routes func(*Upstream) []*Route) {
 	t := g.t
 	t.Helper()
 	pool, err := origin.New(origin.Config{Name: "lms", Servers: []string{"http://origin.test"},
@@ -111,15 +132,8 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window}, NewTable(routes(g.upstream)))
 	served := make(chan error, 1)
 	go func() { served <- g.proxy.Serve(g.ln) }()
-	transport := &http.Transport{
-		DialContext:        func(context.Context, string, string) (net.Conn, error) { return g.ln.Dial() },
-		DisableCompression: true, MaxIdleConnsPerHost: 1000,
-	}
-	g.client = &http.Client{Transport: transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	g.land = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := g.proxy.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
@@ -128,10 +142,7 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 			t.Errorf("Serve: %v", err)
 		}
 		pool.Close()
-		closeOrigin()
-		g.cache.Close()
-	})
-	return g
+	}
 }
 
 func (g *gate) fetched() []string {

@@ -31,8 +31,8 @@ type asker struct {
 
 // counts are an asker's own, added to the report at its end.
 type counts struct {
-	shared, notModified, parts, problems, left, broken int
-	kinds                                              map[string]int
+	shared, notModified, parts, problems, left, broken, coded int
+	kinds                                                     map[string]int
 }
 
 // An answer is what a client saw.
@@ -86,6 +86,7 @@ func (k *asker) run(ctx context.Context) {
 		r.Problems += k.seen.problems
 		r.Left += k.seen.left
 		r.Broken += k.seen.broken
+		r.Coded += k.seen.coded
 		for name, n := range k.seen.kinds {
 			r.SharedKinds[name] += n
 		}

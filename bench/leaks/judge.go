@@ -190,6 +190,7 @@ func (k *asker) expect(q *question, a *answer, s *served) (want, content []byte,
 			return k.coded, a.content, true
 		}
 	}
+	k.seen.coded++
 	k.decoded = decode(k.decoded[:0], coding, a.content)
 	return k.buf, k.decoded, true
 }
@@ -214,11 +215,18 @@ func decode(dst []byte, coding string, content []byte) []byte {
 	return b.Bytes()
 }
 
+// codedMax bounds what an asker keeps of each resource's content in a coding,
+// to know its parts by.
+const codedMax = 4 << 10
+
 // keep remembers a whole answer as a browser does.
 func (k *asker) keep(q *question, a *answer, s *served) {
 	if tag := a.get("ETag"); tag != "" && a.status == 200 && !s.changed {
 		h := &holding{traits: q.traits, tag: tag, rep: s.rep}
-		if a.get("Content-Encoding") != "" && !s.coded {
+		if a.get("Content-Encoding") != "" {
+			if len(a.content) > codedMax {
+				return
+			}
 			h.coded = bytes.Clone(a.content)
 		}
 		k.draw.held[q.res.id] = h

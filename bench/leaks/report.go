@@ -113,6 +113,8 @@ type Report struct {
 	Problems    int // the proxy's own
 	Left        int // questions whose client left early
 	Broken      int // answers that ended visibly broken
+	Coded       int // answers that the proxy itself had coded
+	Purges      int
 	SharedKinds map[string]int
 }
 

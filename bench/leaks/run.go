@@ -53,11 +53,21 @@ type Options struct {
 	// Authorization do not reach the origin, nor Set-Cookie clients.
 	Anonymous bool
 
+	// Purge, where it is set, makes the proxy forget what a purge means: take it
+	// out when it is hard, else make it stale. It returns when that holds.
+	Purge func(p Purge) error
 	// Blind, where it is set, is what the proxy cannot see: for the tests of the
 	// suite itself.
 	Blind *Blindness
 	// Only are the names of the kinds of URLs to ask for; nil for all.
 	Only []string
+}
+
+// A Purge means one URL (host, path and query), one host, a prefix (host, path
+// and "/*") or a tag. Exactly one of them is set.
+type Purge struct {
+	URL, Host, Prefix, Tag string
+	Hard                   bool
 }
 
 // Run plays the questions and returns what it found. An error says that it
@@ -80,6 +90,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	for n := range o.Clients {
 		k := newAsker(w, n)
 		wg.Go(func() { k.run(ctx) })
+	}
+	if o.Purge != nil {
+		wg.Go(func() { w.purgeAll(ctx) })
 	}
 	wg.Wait()
 	org.close()

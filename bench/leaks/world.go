@@ -18,10 +18,12 @@ type resource struct {
 	twin    *resource
 	version atomic.Uint32 // of its contents, raised by every change
 
-	mu    sync.Mutex // guards all below
-	sure  uint32     // the version that somebody was told of when they changed it
-	trace [traceEvents]event
-	at    int // of the next event
+	mu     sync.Mutex // guards all below
+	sure   uint32     // the version that somebody was told of when they changed it
+	soft   uint32     // the version that came with the last soft purge
+	softAt time.Time  // when that was done
+	trace  [traceEvents]event
+	at     int // of the next event
 }
 
 // traceEvents are remembered of each resource.
@@ -322,6 +324,9 @@ func (w *world) tooOld(q *question, s *served) (Leak, string) {
 		until = done
 	}
 	slack := clockSlack + w.options.Slack
+	if version, at := s.res.madeStale(); s.rep.of.version < version && at.Before(until) && q.at.After(at) {
+		until = at // from then on it is stale
+	}
 	switch {
 	case q.at.After(until.Add(stale + slack)):
 		return Stale, fmt.Sprintf("%s, %.1f s too late", k.name, q.at.Sub(until.Add(stale)).Seconds())
