@@ -72,38 +72,39 @@ type kind struct {
 	flips  bool // every second version is private
 	chunks bool // its length is not announced
 	cookie int  // one in so many responses sets a cookie; 0: none
+	text   bool // its media type is one that proxies code
 	secret bool // X-Secret is for the one who asked, alone
 }
 
 // kinds is the whole of what origins do here.
 var kinds = []kind{
 	// What may be shared.
-	{name: "public", fields: []string{"Cache-Control: max-age=3"}, reach: everyone, life: 3 * time.Second},
+	{name: "public", text: true, fields: []string{"Cache-Control: max-age=3"}, reach: everyone, life: 3 * time.Second},
 	{name: "public-auth", fields: []string{"Cache-Control: public, max-age=2"}, reach: open, life: 2 * time.Second},
 	{name: "s-maxage", fields: []string{"Cache-Control: s-maxage=2, max-age=0"}, reach: open, life: 2 * time.Second, strict: true},
 	{name: "must-revalidate", fields: []string{"Cache-Control: max-age=1, must-revalidate"}, reach: open, life: time.Second, strict: true},
-	{name: "untagged", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, noTag: true},
+	{name: "untagged", text: true, fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, noTag: true},
 	{name: "weak-tag", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, weak: true},
 	{name: "unannounced", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, chunks: true},
 	{name: "big", fields: []string{"Cache-Control: max-age=4"}, reach: everyone, life: 4 * time.Second, big: true},
 	{name: "big-unannounced", fields: []string{"Cache-Control: max-age=4"}, reach: everyone, life: 4 * time.Second, big: true, chunks: true},
-	{name: "swr", fields: []string{"Cache-Control: max-age=1, stale-while-revalidate=5"}, reach: everyone, life: time.Second, stale: 5 * time.Second, strict: true},
+	{name: "swr", text: true, fields: []string{"Cache-Control: max-age=1, stale-while-revalidate=5"}, reach: everyone, life: time.Second, stale: 5 * time.Second, strict: true},
 	{name: "sie", fields: []string{"Cache-Control: max-age=1, stale-if-error=10"}, reach: everyone, life: time.Second, onErr: 10 * time.Second, flaw: fails},
 	{name: "missing", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, status: 404},
 	{name: "moved", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, status: 301},
 	{name: "cdn", fields: []string{"Cache-Control: private", "CDN-Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second},
-	{name: "withheld", fields: []string{`Cache-Control: max-age=3, private="X-Secret"`}, reach: everyone, life: 3 * time.Second, secret: true},
-	{name: "flips", fields: []string{"Cache-Control: max-age=1"}, by: byUser, reach: everyone, life: time.Second, flips: true},
+	{name: "withheld", text: true, fields: []string{`Cache-Control: max-age=3, private="X-Secret"`}, reach: everyone, life: 3 * time.Second, secret: true},
+	{name: "flips", text: true, fields: []string{"Cache-Control: max-age=1"}, by: byUser, reach: everyone, life: time.Second, flips: true},
 	{name: "cookie-sometimes", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, cookie: 3},
 
 	// What may be shared by those who ask alike.
-	{name: "language", fields: []string{"Cache-Control: max-age=3", "Vary: Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: 3 * time.Second},
+	{name: "language", text: true, fields: []string{"Cache-Control: max-age=3", "Vary: Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: 3 * time.Second},
 	{name: "language-swr", fields: []string{"Cache-Control: max-age=1, stale-while-revalidate=4", "Vary: Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: time.Second, stale: 4 * time.Second, strict: true, oneTag: true},
 	{name: "class", fields: []string{"Cache-Control: max-age=3", "Vary: x-class"}, by: byClass, vary: byClass, reach: everyone, life: 3 * time.Second},
-	{name: "cookie", fields: []string{"Cache-Control: max-age=3", "Vary: Cookie"}, by: byCookie, vary: byCookie, reach: everyone, life: 3 * time.Second},
+	{name: "cookie", text: true, fields: []string{"Cache-Control: max-age=3", "Vary: Cookie"}, by: byCookie, vary: byCookie, reach: everyone, life: 3 * time.Second},
 	{name: "account", fields: []string{"Cache-Control: public, max-age=3", "Vary: Authorization"}, by: byAuth, vary: byAuth, reach: open, life: 3 * time.Second},
 	{name: "all-of-them", fields: []string{"Cache-Control: public, max-age=2", "Vary: Cookie, Accept-Language", "Vary: X-Class,Authorization"}, by: byUser | byLanguage | byClass, vary: byUser | byLanguage | byClass, reach: open, life: 2 * time.Second, oneTag: true},
-	{name: "coded", fields: []string{"Cache-Control: max-age=3", "Vary: Accept-Encoding"}, reach: everyone, life: 3 * time.Second, coded: true},
+	{name: "coded", text: true, fields: []string{"Cache-Control: max-age=3", "Vary: Accept-Encoding"}, reach: everyone, life: 3 * time.Second, coded: true},
 	{name: "coded-language", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Encoding, Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: 2 * time.Second, coded: true},
 	{name: "address", fields: []string{"Cache-Control: max-age=2", "Vary: X-Forwarded-For"}, by: byAddress, vary: byAddress, reach: everyone, life: 2 * time.Second},
 
@@ -142,7 +143,7 @@ var kinds = []kind{
 	// What goes wrong.
 	{name: "fails", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: fails},
 	{name: "drops", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: drops},
-	{name: "cuts", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: cuts},
+	{name: "cuts", text: true, fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: cuts},
 	{name: "cuts-unannounced", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: cuts, chunks: true},
 	{name: "cuts-big", fields: []string{"Cache-Control: max-age=2"}, reach: everyone, life: 2 * time.Second, flaw: cuts, big: true},
 	{name: "cuts-coded", fields: []string{"Cache-Control: max-age=1"}, reach: everyone, life: time.Second, flaw: cuts, coded: true},

@@ -278,7 +278,7 @@ func (d *desk) head(b []byte, s *served, status int) []byte {
 		}
 		put(name, value)
 	}
-	if status != 304 {
+	if k.text && status != 304 {
 		put("Content-Type", "text/html; charset=utf-8")
 	}
 	put("Cache-Tag", "all, "+k.name)
