@@ -246,7 +246,7 @@ func TestTheLeakSuiteSeesEveryKindOfLeak(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			l := leakRun{policy: cache.Policy{DefaultTTL: 2 * time.Second}}
 			r := l.play(t, 1, 800, func(o *leaks.Options) {
-				o.Blind, o.Only, o.Outages, o.Anonymous = &blind, blind.Only, false, false
+				o.Blind, o.Only, o.Outages, o.Anonymous, o.Purge = &blind, blind.Only, false, false, nil
 				o.Pause = 300 * time.Millisecond // so that lifetimes end
 			})
 			if r.Counts[blind.Want] == 0 {
