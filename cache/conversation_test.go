@@ -225,7 +225,11 @@ func (k *talk) answer() {
 		return
 	}
 	if k.request.Method == "HEAD" && k.status == 200 {
-		k.cache.FreshenByHead(k.request, &k.policy, k.response, k.asked, now)
+		length := int64(-1)
+		if n := parseDelta(view(k.response.Get("Content-Length"))); n.valid() {
+			length = int64(n)
+		}
+		k.cache.FreshenByHead(k.request, &k.policy, k.response, length, k.asked, now)
 	}
 	v := Judge(k.request, &k.policy, k.status, k.response, k.asked, now)
 	k.got = verdictWords(&v)

@@ -47,7 +47,7 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		return
 	}
 	if head && res.Status == 200 {
-		p.cache.FreshenByHead(&x.request, rt.Cache, res.Fields, requestTime, time.Now())
+		p.cache.FreshenByHead(&x.request, rt.Cache, res.Fields, res.ContentLength, requestTime, time.Now())
 	}
 	if safe(x.method) && unasked(res.Status, send.Fields) {
 		res.Body.Close()

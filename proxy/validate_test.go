@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -101,6 +103,29 @@ func TestTheAgeOfAResponseIsPassedOn(t *testing.T) {
 		}
 		if without != 1 {
 			t.Errorf("answers without Age: got %d, want that of the one who was asked for", without)
+		}
+	})
+}
+
+// TestAHeadOfAnotherLengthFreshensNothing edits a page whose Last-Modified stays
+// (RFC 9111 section 4.3.5): the length that a HEAD names shows it.
+func TestAHeadOfAnotherLengthFreshensNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		page := "as it was"
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Last-Modified", "Fri, 31 Dec 1999 00:00:00 GMT")
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+			if r.Method != "HEAD" {
+				io.WriteString(w, page)
+			}
+		}, cached(cache.Policy{}))
+		g.get("/l")
+		page = "as it is now"
+		time.Sleep(61 * time.Second)
+		g.do("HEAD", "/l", nil)
+		if a := g.get("/l"); a.body != page {
+			t.Errorf("after HEAD told of %d bytes: got %q (%s), want %q", len(page), a.body, a.cacheStatus(), page)
 		}
 	})
 }
