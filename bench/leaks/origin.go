@@ -259,6 +259,9 @@ func (d *desk) bytesOf(s *served) []byte {
 	return d.coded
 }
 
+// longAgo is when the first versions of all that has a date were made.
+var longAgo = time.Date(1999, 3, 2, 9, 0, 0, 0, time.UTC)
+
 // head appends a header section without what frames the content.
 func (d *desk) head(b []byte, s *served, status int) []byte {
 	blind := d.w.options.Blind
@@ -270,6 +273,9 @@ func (d *desk) head(b []byte, s *served, status int) []byte {
 	}
 	for _, f := range k.fields {
 		name, value, _ := strings.Cut(f, ": ")
+		if name == "Last-Modified" {
+			value = httpDate(longAgo.Add(time.Duration(s.rep.of.version) * time.Second))
+		}
 		if strings.EqualFold(name, "Cache-Control") {
 			if k.flips && s.reach == own {
 				value = "private"
