@@ -110,6 +110,11 @@ type Found struct {
 	// (MayServeOnError), or nil.
 	Stored *Stored
 
+	// Others are, where none of the variants of the key suits the request,
+	// those that the origin may name in a 304 all the same: the fetch carries
+	// their entity tags (AppendTags), and Named takes the 304. At most eight.
+	Others []*Stored
+
 	// Reason says why the request goes forward, in the words of RFC 9211
 	// section 2.2: uri-miss, vary-miss, stale, request, bypass, method. Empty
 	// on Hit. Detail may say more.
@@ -171,6 +176,7 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 		f.Reason = "vary-miss"
 		switch s := c.selectVariant(e, r.Fields); {
 		case s == nil:
+			f.Others = c.others(e.variants, r, p)
 		case c.purged(s):
 			c.memory.swap(s, nil)
 			f.Reason, f.Detail = "uri-miss", "purged"
@@ -190,15 +196,19 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 
 // lookOnDisk is the look-up of what is not in memory.
 func (c *Cache) lookOnDisk(f *Found, w *wishes, r *Request, p *Policy, now time.Time) {
-	s, vary, there := c.tier.find(r)
-	if !there {
-		return
-	}
+	s, vary, read := c.tier.find(r)
 	if f.Vary == nil {
 		f.Vary = vary
 	}
-	if f.Reason = "vary-miss"; s != nil {
+	switch {
+	case s != nil:
+		f.Reason, f.Others = "vary-miss", nil
 		f.consider(s, w, r, p, now)
+	case len(read) > 0:
+		f.Reason = "vary-miss"
+		if len(f.Others) == 0 {
+			f.Others = c.others(read, r, p)
+		}
 	}
 }
 

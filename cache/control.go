@@ -169,6 +169,7 @@ type directives struct {
 	noStore, noCache, private, public bool
 	mustRevalidate, proxyRevalidate   bool
 	mustUnderstand, noTransform       bool
+	understood                        bool // must-understand as it is to be written: it makes no-store void
 	malformed                         bool // a quoted string never ends: nobody knows what was meant
 
 	maxAge, sMaxAge                    delta
@@ -215,7 +216,8 @@ func (c *directives) take(d directive) {
 	case "no-transform":
 		c.noTransform = true
 	case "must-understand":
-		c.mustUnderstand = d.form == bare || c.mustUnderstand
+		c.mustUnderstand = true
+		c.understood = d.form == bare || c.understood
 	case "public":
 		c.public = d.form == bare || c.public
 	case "max-age":

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ import (
 //	delay 5s                           the origin thinks
 //	< 200                              its answer, then its fields
 //	< Cache-Control: max-age=60
-//	= shared stored                    what Judge, or Freshen for a 304, is to say
+//	= shared stored                    what Judge, or Freshen or Named for a 304, is to say
 //	error                              no answer instead
 //	= serves
 //	wait 30s                           time goes by
@@ -198,7 +199,13 @@ func describe(r field.List, f *Found) (got []string) {
 	if f.OnlyIfCached {
 		got = append(got, "only-if-cached")
 	}
+	for _, v := range AppendTags(nil, f.Others) {
+		got = append(got, "offers="+strings.ReplaceAll(v.Value, " ", ""))
+	}
 	if f.Stored == nil {
+		if len(f.Others) == 0 {
+			got = append(got, "offers-nothing")
+		}
 		return append(got, "nothing")
 	}
 	got = append(got, "stored", fmt.Sprintf("age=%d", f.Age/time.Second), fmt.Sprintf("ttl=%d", f.TTL/time.Second))
@@ -224,6 +231,14 @@ func (k *talk) answer() {
 		}
 		return
 	}
+	if k.status == 304 && len(k.found.Others) > 0 {
+		s, ok := k.cache.Named(k.found.Others, k.request, &k.policy, k.response, k.asked, now)
+		k.got = []string{"refused"}
+		if ok {
+			k.got = append([]string{"named"}, verdictWords(&s.Verdict)...)
+		}
+		return
+	}
 	if k.request.Method == "HEAD" && k.status == 200 {
 		length := int64(-1)
 		if n := parseDelta(view(k.response.Get("Content-Length"))); n.valid() {
@@ -236,10 +251,13 @@ func (k *talk) answer() {
 	if v.LearnUncacheable {
 		k.cache.MarkUncacheable(k.request, 10*time.Minute)
 	}
-	if v.Store && !k.cache.Put(k.cache.NewStored(k.request, v, k.status, k.response, []byte("body"), k.asked, now)) {
+	if v.Store && !k.cache.Put(k.cache.NewStored(k.request, v, k.status, k.response, k.body(), k.asked, now)) {
 		k.got = append(k.got, "displaced-nothing")
 	}
 }
+
+// body is the content of the response: what its X-Body says.
+func (k *talk) body() []byte { return []byte(cmp.Or(k.response.Get("X-Body"), "body")) }
 
 func verdictWords(v *Verdict) []string {
 	words := []string{"unshared", "unstored", "unlearnt", v.Detail, "vary=" + strings.Join(v.Vary, ","),

@@ -14,6 +14,10 @@
 // found through it alone, accounted with it and gone with it; each has an
 // entity tag of its own, and responses that came without one get one.
 //
+// Where no variant of a key suits a request, the fetch may name those that are
+// there, and a 304 spares the content. It is believed only where it says itself
+// that it is about the same as was stored for others (named.go).
+//
 // With a disk (Options.Disk) what Put stored is found again after a restart,
 // kill -9 included, but for what was stored in the last moments; what was
 // purged or invalidated is not. Every byte from there was verified.

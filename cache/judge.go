@@ -188,7 +188,7 @@ func (v *Verdict) mayStore(r *Request, p *Policy, status int, h *head, a *asked,
 		return "malformed-cache-control"
 	case c.mustUnderstand && !understood(status):
 		return "must-understand"
-	case c.noStore && !c.mustUnderstand:
+	case c.noStore && !c.understood:
 		return "no-store"
 	case c.private:
 		return "private"

@@ -42,7 +42,8 @@ func TestCacheControlIsReadToTheLetter(t *testing.T) {
 		{"no-store=yes", want(func(c *directives) { c.noStore = true })},
 		{"public=yes", noDirectives()},
 		{"public, private", want(func(c *directives) { c.public, c.private = true, true })},
-		{"must-understand=1", noDirectives()},
+		{"must-understand", want(func(c *directives) { c.mustUnderstand, c.understood = true, true })},
+		{"must-understand=1", want(func(c *directives) { c.mustUnderstand = true })},
 		{`no-cache="A, b"`, want(func(c *directives) { c.withheld = []string{"A", "b"} })},
 		{`no-cache="A", no-cache`, want(func(c *directives) { c.noCache = true; c.withheld = []string{"A"} })},
 		{`no-cache, no-cache="A"`, want(func(c *directives) { c.noCache = true; c.withheld = []string{"A"} })},
@@ -69,9 +70,11 @@ func TestTargetedControlIsADictionary(t *testing.T) {
 		return fmt.Sprint(c, true)
 	}
 	for value, want := range map[string]string{
-		"public, must-understand, no-transform": want(func(c *directives) { c.public, c.mustUnderstand, c.noTransform = true, true, true }),
-		"public=?0, must-revalidate=?0":         want(func(*directives) {}),
-		"must-revalidate, proxy-revalidate":     want(func(c *directives) { c.mustRevalidate, c.proxyRevalidate = true, true }),
+		"public, must-understand, no-transform": want(func(c *directives) {
+			c.public, c.mustUnderstand, c.understood, c.noTransform = true, true, true, true
+		}),
+		"public=?0, must-revalidate=?0":     want(func(*directives) {}),
+		"must-revalidate, proxy-revalidate": want(func(c *directives) { c.mustRevalidate, c.proxyRevalidate = true, true }),
 		"s-maxage=1, stale-while-revalidate=2, stale-if-error=3": want(func(c *directives) {
 			c.sMaxAge, c.staleWhileRevalidate, c.staleIfError = 1, 2, 3
 		}),

@@ -53,7 +53,8 @@ func (c *directives) takeTargeted(key string, v sfItem) bool {
 	case "public":
 		c.public = v.kind == sfBoolean && v.yes
 	case "must-understand":
-		c.mustUnderstand = v.kind == sfBoolean && v.yes
+		c.mustUnderstand = set
+		c.understood = v.kind == sfBoolean && v.yes
 	case "max-age":
 		return v.seconds(&c.maxAge)
 	case "s-maxage":

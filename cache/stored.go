@@ -35,6 +35,9 @@ type Stored struct {
 	seen   atomic.Uint64 // it has been held against the rules up to this generation
 	soft   atomic.Uint64 // generation of the soft purge that made it stale, or 0
 
+	// misnamed: a 304 to other selecting fields did not prove that it meant s; see named.go.
+	misnamed atomic.Bool
+
 	late    atomic.Uint32 // look-ups since it has been due for freshening
 	content *content      // where the body lies, when it is too large for memory
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
@@ -233,30 +236,13 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 	if !old.namedBy(res304) || c.purged(old) {
 		return nil, false
 	}
-	date := responseTime
-	if d, ok := parseDate(view(res304.Get("Date")), responseTime); ok {
-		date = d
-	}
-	if p.Anonymous {
-		res304 = res304.Without(func(name string) bool { return sameName(name, "Set-Cookie") })
-	}
-	merged := updated(old.Fields, res304, date)
-	v := Judge(r, p, old.Status, merged, requestTime, responseTime)
-	s := &Stored{
-		Status: old.Status, Fields: storable(merged, v.withheld, date), Body: old.Body, content: old.content, Verdict: v,
-		key: old.key, variant: old.variant, responseTime: responseTime, tags: old.tags,
-		generated: old.generated,
-	}
-	if tags := tagsIn(res304); tags != nil {
-		s.tags = tags
-	}
-	s.begun(r)
-	if !sameNames(v.Vary, old.Verdict.Vary) {
-		s.variant = string(VariantKey(nil, v.Vary, r.Fields))
+	s := old.renewed(r, p, res304, requestTime, responseTime)
+	if !sameNames(s.Verdict.Vary, old.Verdict.Vary) {
+		s.variant = string(VariantKey(nil, s.Verdict.Vary, r.Fields))
 	}
 	s.index()
 	s.adopt(old)
-	if !v.Store {
+	if !s.Verdict.Store {
 		held := c.memory.swap(old, nil)
 		if c.tier != nil {
 			c.tier.freshened(old, s, held)
@@ -264,13 +250,42 @@ func (c *Cache) Freshen(old *Stored, r *Request, p *Policy, res304 field.List, r
 		return s, true
 	}
 	held := c.memory.swap(old, s)
-	if held && v.fresh() {
+	if held && s.Verdict.fresh() {
 		c.uncacheable.forget(c.memory.index.hash(view(s.key)))
 	}
 	if c.tier != nil {
 		c.tier.freshened(old, s, held)
 	}
 	return s, true
+}
+
+// renewed is s with the fields of a 304 to r in it, judged anew. It has yet to be
+// indexed, and to be given to anybody.
+func (s *Stored) renewed(r *Request, p *Policy, res304 field.List, requestTime, responseTime time.Time) *Stored {
+	date := responseTime
+	if d, ok := parseDate(view(res304.Get("Date")), responseTime); ok {
+		date = d
+	}
+	merged := updated(s.Fields, unpersonal(res304, p), date)
+	v := Judge(r, p, s.Status, merged, requestTime, responseTime)
+	again := &Stored{
+		Status: s.Status, Fields: storable(merged, v.withheld, date), Body: s.Body, content: s.content, Verdict: v,
+		key: s.key, variant: s.variant, responseTime: responseTime, tags: s.tags,
+		generated: s.generated,
+	}
+	if tags := tagsIn(res304); tags != nil {
+		again.tags = tags
+	}
+	again.begun(r)
+	return again
+}
+
+// unpersonal leaves out the Set-Cookie of a 304 on an anonymous route.
+func unpersonal(res304 field.List, p *Policy) field.List {
+	if !p.Anonymous {
+		return res304
+	}
+	return res304.Without(func(name string) bool { return sameName(name, "Set-Cookie") })
 }
 
 // namedBy reports whether a 304 with these fields is about s: a strong

@@ -216,17 +216,18 @@ func hostIn(key string) string {
 	return hostOf(authority)
 }
 
-// find returns the stored response on disk that r selects, and the names of
-// the newest one's Vary. There are none where disk has nothing of the key.
-func (t *tier) find(r *Request) (s *Stored, vary []string, there bool) {
+// find returns the stored response on disk that r selects, the names of the
+// newest one's Vary, and what it has read of the key beside. There are none
+// where disk has nothing of the key.
+func (t *tier) find(r *Request) (s *Stored, vary []string, others []*Stored) {
 	change := t.c.memory.changes(r.Key)
 	refs := t.store.Find(r.Key)
 	if len(refs) == 0 {
-		return nil, nil, false
+		return nil, nil, nil
 	}
 	t.reads <- struct{}{}
 	defer func() { <-t.reads }()
-	read := 0
+	read, there := 0, false
 	for len(refs) > 0 && read < variantsRead {
 		ref := refs[0]
 		refs = refs[1:]
@@ -242,18 +243,19 @@ func (t *tier) find(r *Request) (s *Stored, vary []string, there bool) {
 		if s.variant == string(variant) {
 			if !t.c.purged(s) {
 				t.found(s)
-				return s, vary, true
+				return s, vary, others
 			}
 			t.store.RemoveOne(r.Key, ref.Seq)
 			continue
 		}
+		others = append(others, s)
 		for i := range refs { // the one that is selected among those with the same Vary comes next
 			if refs[i].Variant == disk.VariantHash(variant) {
 				refs[0], refs[i] = refs[i], refs[0]
 			}
 		}
 	}
-	return nil, vary, there
+	return nil, vary, others
 }
 
 // found counts a look-up that disk answers, and puts what is popular into

@@ -85,6 +85,21 @@ func VariantKey(dst []byte, vary []string, f field.Fields) []byte {
 	return dst
 }
 
+// cutSelecting cuts what one selecting field came to off a key that VariantKey
+// made. It reports false where it made none such.
+func cutSelecting(key []byte, name string) (value, rest []byte, ok bool) {
+	n := len(name) + 1
+	if len(key) >= n && key[n-1] != 0 {
+		if n += 4; len(key) >= n {
+			n += int(binary.BigEndian.Uint32(key[n-4:]))
+		}
+	}
+	if len(key) < n || string(key[:len(name)]) != name {
+		return nil, nil, false
+	}
+	return key[:n], key[n:], true
+}
+
 func appendNormalised(dst []byte, name string, v []byte) []byte {
 	switch name {
 	case "Cookie", "Authorization":

@@ -93,7 +93,7 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 			break
 		}
 		if leader {
-			p.begin(f, x, found.Stored, true)
+			p.begin(f, x, found, true)
 		}
 		l, err := f.Wait(p.life)
 		x.endRelay()
@@ -266,16 +266,17 @@ func (p *Proxy) sendGrowing(x *exchange, l *landing, fields field.List, to cache
 type flightPlan struct {
 	route   *Route
 	send    *origin.Request
-	request cache.Request // of the starter, in owned memory
-	old     *cache.Stored // to be validated, or served on error; may be nil
-	read    bool          // the starter will read
-	ended   func()        // called when the fetch is over; may be nil
+	request cache.Request   // of the starter, in owned memory
+	old     *cache.Stored   // to be validated, or served on error; may be nil
+	others  []*cache.Stored // without old: what a 304 may name instead
+	read    bool            // the starter will read
+	ended   func()          // called when the fetch is over; may be nil
 }
 
 // begin starts the fetch of a flight: a task of the proxy's own. read says
 // that x waits for what it brings.
-func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stored, read bool) {
-	plan := &flightPlan{route: x.route, send: x.canonical(), old: old, read: read}
+func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, found *cache.Found, read bool) {
+	plan := &flightPlan{route: x.route, send: x.canonical(), old: found.Stored, read: read}
 	if !read {
 		plan.ended = x.route.Origin.recovery.release
 	}
@@ -284,8 +285,11 @@ func (p *Proxy) begin(f *coalesce.Flight[*landing], x *exchange, old *cache.Stor
 		Key:    append([]byte(nil), x.request.Key...),
 		Fields: plan.send.Fields,
 	}
-	if old != nil {
-		plan.send.Fields = old.Validators(plan.send.Fields)
+	if plan.old != nil {
+		plan.send.Fields = plan.old.Validators(plan.send.Fields)
+	} else {
+		plan.others = found.Others
+		plan.send.Fields = cache.AppendTags(plan.send.Fields, plan.others)
 	}
 	if read {
 		plan.send.OnInformational = x.relay()
@@ -384,7 +388,7 @@ type touchdown struct {
 // and with it the place at the origin.
 func (t *touchdown) handedOver() bool {
 	p, plan, res := t.p, t.plan, t.res
-	if res.Status == 304 && plan.old != nil {
+	if res.Status == 304 && (plan.old != nil || len(plan.others) > 0) {
 		return t.freshened()
 	}
 	if unasked(res.Status, plan.send.Fields) {
@@ -431,24 +435,19 @@ func (t *touchdown) handedOver() bool {
 }
 
 // freshened takes a 304: the stored response is the answer again. One that is
-// about another response than the stored one is worth nothing: then the whole
+// about another response than those asked about is worth nothing: then the whole
 // is asked for.
 func (t *touchdown) freshened() (handedOver bool) {
 	t.res.Body.Close()
 	plan := t.plan
-	news := t.res.Fields
-	if news.Has("Vary") && cache.VariesByCoding(plan.old.Fields) {
-		news = withVary(news)
-	}
-	s, ok := t.p.cache.Freshen(plan.old, &plan.request, plan.route.Cache, news, t.requestTime, t.responseTime)
-	if ok {
+	if s, ok := t.validated(); ok {
 		if s.Verdict.LearnUncacheable {
 			t.p.cache.MarkUncacheable(&plan.request, uncacheableFor)
 		}
 		t.f.Publish(&landing{fresh: s})
 		return false
 	}
-	plan.old = nil
+	plan.old, plan.others = nil, nil
 	plan.send.Fields = plan.request.Fields.(field.List)
 	t.requestTime = time.Now()
 	t.p.cache.Begin(&plan.request)
@@ -459,6 +458,22 @@ func (t *touchdown) freshened() (handedOver bool) {
 	}
 	t.res, t.responseTime = res, time.Now()
 	return t.handedOver()
+}
+
+// validated is the stored response that a 304 is about.
+func (t *touchdown) validated() (*cache.Stored, bool) {
+	c, plan, news := t.p.cache, t.plan, t.res.Fields
+	about := plan.old
+	if about == nil {
+		about = plan.others[0]
+	}
+	if news.Has("Vary") && cache.VariesByCoding(about.Fields) {
+		news = withVary(news)
+	}
+	if plan.old != nil {
+		return c.Freshen(plan.old, &plan.request, plan.route.Cache, news, t.requestTime, t.responseTime)
+	}
+	return c.Named(plan.others, &plan.request, plan.route.Cache, news, t.requestTime, t.responseTime)
 }
 
 // fill brings the body home and stores it. All whom it suits read it as it

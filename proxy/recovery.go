@@ -113,7 +113,7 @@ func (p *Proxy) freshenSoon(x *exchange, found *cache.Found) {
 		r.release()
 		return
 	}
-	p.begin(f, x, found.Stored, false)
+	p.begin(f, x, found, false)
 }
 
 // spares answers at once from what may serve on error while its origin fails

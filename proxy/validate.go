@@ -15,7 +15,7 @@ var alone atomic.Uint64
 // is validated.
 func (p *Proxy) forwardUncacheable(x *exchange, found *cache.Found) {
 	if found.Stored != nil && x.method == "GET" && !x.hasPartial() && len(found.Stored.Validators(nil)) > 0 {
-		p.validateAlone(x, found.Stored)
+		p.validateAlone(x, found)
 		return
 	}
 	p.forward(x, outcomeUncacheable)
@@ -31,12 +31,12 @@ func (x *exchange) hasPartial() bool {
 	return false
 }
 
-// validateAlone asks the origin whether s still holds, in a flight that nobody
+// validateAlone asks the origin whether what is stored still holds, in a flight that nobody
 // else can join: two spaces in its key are in no other flight's.
-func (p *Proxy) validateAlone(x *exchange, s *cache.Stored) {
+func (p *Proxy) validateAlone(x *exchange, found *cache.Found) {
 	key := strconv.AppendUint(append(append([]byte(nil), x.request.Key...), "  "...), alone.Add(1), 10)
 	f, _ := p.flights.Join(key)
-	p.begin(f, x, s, true)
+	p.begin(f, x, found, true)
 	l, err := f.Wait(p.life)
 	x.endRelay()
 	if err != nil {

@@ -37,6 +37,15 @@ type coding struct {
 	takes []string
 }
 
+// tongue is the index in languages of the one that a request in another spelling
+// is answered in.
+func tongue(language int8) int8 {
+	if strings.HasPrefix(languages[max(0, language)], "ko") {
+		return 1
+	}
+	return 2
+}
+
 // users are as many as share the connections; the last is nobody, who sends no
 // credentials.
 const users = 12

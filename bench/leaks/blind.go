@@ -20,6 +20,7 @@ type Blindness struct {
 	safe      bool     // methods that change something look safe
 	content   bool     // the content of a GET
 	vouches   bool     // the origin says 304 to any If-None-Match
+	tongues   bool     // every page says that it is in the same language
 	endings   bool     // a content cut short looks like a whole one
 	swaps     bool     // some bytes of contents are replaced with those of others
 }
@@ -38,6 +39,7 @@ func Blindnesses() []Blindness {
 		{Rule: "no-cache", Want: Unvalidated, Only: []string{"no-cache-one-tag"}, directive: "no-cache"},
 		{Rule: "no-cache for users", Want: ValidatedPage, Only: []string{"no-cache-one-tag"}, directive: "no-cache"},
 		{Rule: "whose page a 304 is about", Want: Foreign, Only: []string{"must-revalidate"}, vouches: true},
+		{Rule: "which language a 304 is about", Want: VaryPage, Only: []string{"tongue-one-tag"}, tongues: true},
 		{Rule: "Set-Cookie", Want: CookiePage, Only: []string{"set-cookie"}, says: []string{"Set-Cookie"}},
 		{Rule: "Vary", Want: VaryPage, Only: []string{"language", "cookie"}, says: []string{"Vary"}},
 		{Rule: "Vary: *", Want: UserPage, Only: []string{"vary-all"}, says: []string{"Vary"}},
@@ -100,6 +102,14 @@ func reveal(name string) string {
 		return n
 	}
 	return name
+}
+
+// language is what Content-Language says.
+func (b *Blindness) language(l string) string {
+	if b != nil && b.tongues {
+		return languages[1]
+	}
+	return l
 }
 
 func (b *Blindness) hidesContent() bool { return b != nil && b.content }

@@ -12,6 +12,7 @@ const (
 	byClass                       // X-Class, a field of the school's own
 	byAddress                     // X-Forwarded-For, as the proxy says it
 	byContent                     // the request's own content
+	byTongue                      // what Accept-Language comes to: it is spelled in several ways
 	byUser     = byCookie | byAuth
 )
 
@@ -68,6 +69,7 @@ type kind struct {
 	noTag  bool // no entity tag
 	oneTag bool // the entity tag tells versions apart, but not whom they are for
 	weak   bool // the entity tag is a weak one
+	told   bool // its Content-Language says what Accept-Language came to
 	silent bool // states no lifetime: the proxy's default, or a guess, applies
 	flips  bool // every second version is private
 	chunks bool // its length is not announced
@@ -100,6 +102,12 @@ var kinds = []kind{
 	// What may be shared by those who ask alike.
 	{name: "language", text: true, fields: []string{"Cache-Control: max-age=3", "Vary: Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: 3 * time.Second},
 	{name: "language-swr", fields: []string{"Cache-Control: max-age=1, stale-while-revalidate=4", "Vary: Accept-Language"}, by: byLanguage, vary: byLanguage, reach: everyone, life: time.Second, stale: 4 * time.Second, strict: true, oneTag: true},
+	{name: "tongue", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Language"}, by: byTongue, vary: byLanguage, reach: everyone, life: 2 * time.Second, told: true},
+	{name: "tongue-one-tag", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Language"}, by: byTongue, vary: byLanguage, reach: everyone, life: 2 * time.Second, told: true, oneTag: true},
+	{name: "tongue-of-user", fields: []string{"Cache-Control: public, max-age=2", "Vary: Accept-Language, Cookie, Authorization"}, by: byTongue | byUser, vary: byLanguage | byUser, reach: open, life: 2 * time.Second, told: true, oneTag: true, weak: true},
+	{name: "tongue-weak", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Language"}, by: byTongue, vary: byLanguage, reach: everyone, life: 2 * time.Second, told: true, weak: true},
+	{name: "tongue-cookies", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Language"}, by: byTongue, vary: byLanguage, reach: everyone, life: 2 * time.Second, told: true, cookie: 3},
+	{name: "tongue-private", fields: []string{"Cache-Control: max-age=2", "Vary: Accept-Language"}, by: byTongue, vary: byLanguage, reach: everyone, life: 2 * time.Second, told: true, flips: true},
 	{name: "class", fields: []string{"Cache-Control: max-age=3", "Vary: x-class"}, by: byClass, vary: byClass, reach: everyone, life: 3 * time.Second},
 	{name: "cookie", text: true, fields: []string{"Cache-Control: max-age=3", "Vary: Cookie"}, by: byCookie, vary: byCookie, reach: everyone, life: 3 * time.Second},
 	{name: "account", fields: []string{"Cache-Control: public, max-age=3", "Vary: Authorization"}, by: byAuth, vary: byAuth, reach: open, life: 3 * time.Second},

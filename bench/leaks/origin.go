@@ -301,6 +301,9 @@ func (d *desk) head(b []byte, s *served, status int) []byte {
 	if tag := tagOf(s); tag != "" {
 		put("ETag", tag)
 	}
+	if k.told {
+		put("Content-Language", blind.language(languages[s.rep.of.language]))
+	}
 	if s.coded && status != 304 {
 		put("Content-Encoding", "gzip")
 	}

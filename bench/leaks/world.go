@@ -135,6 +135,9 @@ func (w *world) repOf(res *resource, t *traits, version uint32) *rep {
 	if by&byLanguage != 0 {
 		key.language = t.language + 1
 	}
+	if by&byTongue != 0 {
+		key.language = tongue(t.language)
+	}
 	if by&byClass != 0 {
 		key.class = t.class + 1
 	}
