@@ -151,7 +151,7 @@ const reloadFloor = time.Second
 // Lookup finds what the cache has for a request. What is in memory it finds
 // without a lock; what is not it looks for on disk, if there is one. On a Hit or
 // Stale from memory it allocates nothing when the request's fields are a field.List or
-// have fasthttp's PeekAll.
+// have PeekAll, as the proxy's do.
 func (c *Cache) Lookup(r *Request, p *Policy, now time.Time) Found {
 	f := c.lookup(r, p, now)
 	c.count(&f)

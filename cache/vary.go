@@ -169,7 +169,7 @@ func appendSorted(dst, v []byte) []byte {
 	return dst[:at+copy(dst[at:], dst[end:])]
 }
 
-// peekAller is what fasthttp's headers have on top of field.Fields. It gives
+// peekAller is what a request's head has on top of field.Fields. It gives
 // all lines of a name without the allocations of an iterator.
 type peekAller interface {
 	PeekAll(name string) [][]byte

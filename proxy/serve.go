@@ -51,13 +51,13 @@ func (p *Proxy) serve(x *exchange) {
 	x.note.found(&found)
 	switch found.Outcome {
 	case cache.Hit:
-		p.answerStored(x, found.Stored, outcomeHit)
 		if found.Freshen {
 			p.freshenSoon(x, &found)
 		}
+		p.answerStored(x, found.Stored, outcomeHit)
 	case cache.Stale:
+		p.freshenSoon(x, &found) // first: a slow client takes its time
 		p.answerStored(x, found.Stored, outcomeStale)
-		p.freshenSoon(x, &found)
 	case cache.Miss:
 		p.miss(x, &found)
 	default:

@@ -1,5 +1,5 @@
 // Package field holds HTTP field sections (RFC 9110 section 5): a read side
-// that fasthttp's headers satisfy without being imported, and an owned list
+// that a request's head satisfies without being imported, and an owned list
 // that may cross goroutines and be kept.
 //
 // It promises that a List never changes after it was built, that names are
