@@ -149,7 +149,7 @@ func TestEveryFileCallMayFail(t *testing.T) {
 		{"the journal's disk dies, kept", true, 1 << 30, 7, "journal"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for n := 1; ; n += c.every {
+			for n := 1; ; n += c.every * stride {
 				ran := false
 				synctest.Test(t, func(t *testing.T) { ran = failAt(t, n, c.last, c.kept, c.dir) })
 				if t.Failed() {

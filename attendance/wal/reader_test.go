@@ -76,7 +76,7 @@ func TestAReaderNeverMistakesTimingForDamage(t *testing.T) {
 			read int // records read before; 0: the reader is opened during the deed
 		}{{"fresh", 0}, {"in the middle of the first segment", 7}, {"in the middle of the second", 22}, {"at the end", 1000}} {
 			t.Run(deed.name+", reader "+place.name, func(t *testing.T) {
-				for n, ran := 1, true; ran && !t.Failed(); n++ {
+				for n, ran := 1, true; ran && !t.Failed(); n += stride {
 					synctest.Test(t, func(t *testing.T) { ran = interleave(t, n, place.read, deed.do) })
 					if t.Failed() {
 						t.Logf("done ahead of the reader's file call %d", n)
