@@ -104,7 +104,7 @@ func (s *scan) take(f *frame) {
 
 func (s *scan) zeroAt(off int64) bool {
 	p := s.win.at(off, frameBytes)
-	return len(bytes.TrimRight(p, "\x00")) == 0
+	return withoutZeros(p) == 0
 }
 
 // frameAt reads the frame that begins at off, whatever its number. It is valid
@@ -181,7 +181,7 @@ func (s *scan) lostSector(from, to int64) bool {
 	for off := from; off < to; {
 		end := min(to, (off/sectorBytes+1)*sectorBytes)
 		p := s.win.at(off, int(end-off))
-		if int64(len(p)) < end-off || len(bytes.TrimRight(p, "\x00")) == 0 {
+		if int64(len(p)) < end-off || withoutZeros(p) == 0 {
 			return true
 		}
 		off = end

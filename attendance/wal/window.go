@@ -97,10 +97,20 @@ func (w *window) lastNonZero(from, to int64) int64 {
 		if len(p) == 0 {
 			break
 		}
-		if n := len(bytes.TrimRight(p, "\x00")); n > 0 {
+		if n := withoutZeros(p); n > 0 {
 			last = off + int64(n)
 		}
 		off += int64(len(p))
 	}
 	return last
+}
+
+// withoutZeros returns the length of p less the zeros at its end. What was
+// preallocated and not written is nothing else: it is compared in blocks, as
+// every start reads all of the last segments.
+func withoutZeros(p []byte) int {
+	for block := zeros[:4<<10]; len(p) >= len(block) && bytes.Equal(p[len(p)-len(block):], block); {
+		p = p[:len(p)-len(block)]
+	}
+	return len(bytes.TrimRight(p, "\x00"))
 }
