@@ -30,6 +30,7 @@ type Cache struct {
 	memory      *memory
 	tier        *tier // the disk below; nil without one
 	uncacheable uncacheable
+	ranges      uncacheable // what LearnRanges was told, salted
 	purges      purges
 	census      census
 	scratch     sync.Pool // of *[]byte, for variant keys
@@ -351,8 +352,9 @@ func (c *Cache) MaxObjectBytes() int64 { return c.memory.largest() - entryBytes 
 // fetch brings that had begun before.
 func (c *Cache) Invalidate(key []byte) bool {
 	there := c.memory.remove(key)
-	if c.tier != nil && c.tier.store.Remove(key) {
-		there = true
+	if c.tier != nil {
+		head := c.tier.store.Remove(headKey(key)) // blocks are found through it alone
+		there = c.tier.store.Remove(key) || head || there
 	}
 	return there
 }

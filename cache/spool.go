@@ -59,6 +59,7 @@ func (sp *Spool) Keep() (*Stored, bool) {
 		return nil, false
 	}
 	c.puts.Add(1)
+	c.tier.completed(view(s.key))
 	if e := c.memory.index.get(c.memory.index.hash(view(s.key))); e != nil && e.key == s.key {
 		for _, old := range e.variants {
 			if old.variant == s.variant {

@@ -43,6 +43,7 @@ type tier struct {
 	wake  chan struct{}
 
 	queuedMax int // as the constant says, but in tests
+	heads     heads
 
 	mu     sync.Mutex // guards what follows
 	queue  []*Stored  // to be written, the oldest first
@@ -145,6 +146,7 @@ func (t *tier) sweep() {
 // returns.
 func (t *tier) put(s *Stored) {
 	t.store.RemoveVariant(view(s.key), view(s.variant))
+	t.completed(view(s.key))
 	t.mu.Lock()
 	full := len(t.queue) >= t.queuedMax || t.queued+s.size > queuedBytesMax
 	if !full {
@@ -395,6 +397,10 @@ type StoredOnDisk struct {
 	At     time.Time
 	Tags   []string
 	Purged bool // a purge has taken it out: it answers nobody any more
+
+	// BlocksOf is the length of the content of which Bytes lie there in blocks;
+	// 0: it is whole.
+	BlocksOf int64
 }
 
 // EachOnDisk calls f for what lies in the cache directory, until f returns
@@ -406,18 +412,35 @@ func EachOnDisk(dir string, f func(*StoredOnDisk) bool) (bad int, err error) {
 	if err := rules.readFile(purgeFileIn(dir)); err != nil {
 		return 0, err
 	}
+	parts := incompleteOnDisk{heads: make(map[string]*StoredOnDisk), bytes: make(map[string]int64)}
+	ended, unread := false, 0
+	each := func(s *StoredOnDisk) bool {
+		s.Purged = rules.look(s.Stored)
+		ended = !f(s)
+		return !ended
+	}
 	bad, err = disk.Walk(dir, func(r *disk.Record) bool {
-		s, err := readStored(bytes.Clone(r.Key), r.Variant, r.Head)
-		if err != nil {
-			bad++
+		if taken, strange := parts.take(r); taken {
+			if strange {
+				unread++
+			}
 			return true
 		}
-		return f(&StoredOnDisk{
-			Stored: s, Key: s.key, Host: r.Host, Bytes: r.Length, At: s.responseTime, Tags: s.tags, Purged: rules.look(s),
-		})
+		s, err := readStored(bytes.Clone(r.Key), r.Variant, r.Head)
+		if err != nil {
+			unread++
+			return true
+		}
+		return each(&StoredOnDisk{Stored: s, Key: s.key, Host: r.Host, Bytes: r.Length, At: s.responseTime, Tags: s.tags})
 	})
+	bad += unread
 	if err != nil {
 		return bad, fmt.Errorf("listing the cache directory: %w", err)
+	}
+	for name, s := range parts.heads {
+		if s.Bytes = parts.bytes[name]; ended || !each(s) {
+			break
+		}
 	}
 	return bad, nil
 }

@@ -39,6 +39,7 @@ type exchange struct {
 
 	request cache.Request // what the cache is asked; set by ask
 	relayed *relay        // informational responses on their way here, or nil
+	whole   bool          // it asks for a part, and its origin has only the whole
 	large   *disk.Record  // the body of the stored response that answers, while it is sent from disk
 
 	// Told to the access log and the counters.

@@ -75,10 +75,12 @@ func (x *exchange) variantKey(vary []string) []byte {
 }
 
 // forwardCollapsed joins the flight for the request, or begins it, and answers
-// with what it brings. A request for less than the whole begins none: without
-// one under way it goes alone.
+// with what it brings. A request for less than the whole begins none, unless
+// its origin knows no ranges: without one under way it is answered from blocks,
+// or goes alone.
 func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
-	key, whole := x.flightKey(found), x.method == "GET" && x.fields.Peek("Range") == nil
+	x.whole = x.whole || x.method == "GET" && x.fields.Peek("Range") != nil && p.rangeless(x)
+	key, whole := x.flightKey(found), x.method == "GET" && (x.fields.Peek("Range") == nil || x.whole)
 	if hold := p.holds.find(key, x.arrived); hold != nil && found.Stored == nil && whole {
 		x.note.collapsed = true
 		p.originProblem(x, hold.status, hold.err)
@@ -122,7 +124,9 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 	}
 	x.note.collapsed, x.note.stored = false, false
 	if !whole {
-		p.forwardAlone(x)
+		if !p.answerFromBlocks(x, found) {
+			p.forwardAlone(x)
+		}
 		return
 	}
 	p.forwardUncacheable(x, found)
@@ -229,7 +233,7 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 		return true
 	}
 	part := askedPart(x, l.head, l.length)
-	if part.from > l.body.Size()+p.window {
+	if part.from > l.body.Size()+p.window && !x.whole {
 		return false // by itself it is there sooner
 	}
 	r := l.mine

@@ -38,6 +38,7 @@ type Proxy struct {
 
 	table    atomic.Pointer[Table]
 	flights  *coalesce.Group[*landing]
+	blocks   *coalesce.Group[*blockLanding]
 	kept     atomic.Int64 // bytes that flights keep beyond their first MiB
 	holds    holds
 	coder    *coder
@@ -63,6 +64,7 @@ func New(o Options, t *Table) *Proxy {
 		log:      o.Log,
 		window:   o.FlightWindow,
 		flights:  coalesce.NewGroup[*landing](),
+		blocks:   coalesce.NewGroup[*blockLanding](),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)

@@ -55,6 +55,9 @@ type counters struct {
 	flights        atomic.Int64
 	flightsBroken  atomic.Int64
 	flightsResumed atomic.Int64
+	blocks         atomic.Int64
+	blocksAhead    atomic.Int64
+	blocksChanged  atomic.Int64
 	panics         atomic.Int64
 	refused        []atomic.Int64 // by the index of an http1.Refusal
 
@@ -109,6 +112,9 @@ type Stats struct {
 	FlightsNow     int
 	FlightsBroken  int64 // ended without a whole body
 	FlightsResumed int64 // times that a body cut off by the origin was continued
+	Blocks         int64 // of large content, fetched by a range each
+	BlocksAhead    int64 // of those, begun before they were asked for
+	BlocksChanged  int64 // times that the content was another by then
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
 
@@ -130,9 +136,12 @@ func (p *Proxy) Stats() Stats {
 		Outcomes:       make(map[string]int64, outcomes),
 		Latency:        make([]LatencyBucket, latencyBuckets),
 		Flights:        c.flights.Load(),
-		FlightsNow:     p.flights.Len(),
+		FlightsNow:     p.flights.Len() + p.blocks.Len(),
 		FlightsBroken:  c.flightsBroken.Load(),
 		FlightsResumed: c.flightsResumed.Load(),
+		Blocks:         c.blocks.Load(),
+		BlocksAhead:    c.blocksAhead.Load(),
+		BlocksChanged:  c.blocksChanged.Load(),
 		Panics:         c.panics.Load(),
 		Malformed:      make(map[string]int64, len(c.refused)),
 		Coded:          make(map[string]int64, cache.Codings),
