@@ -252,13 +252,22 @@ func (i *Incomplete) Block(n int64) *disk.Record {
 	return nil
 }
 
-// PutBlock stores block n, and reports whether Block finds it from now on.
+// PutBlock stores block n, and reports whether Block finds it from now on. Of a
+// generation that was taken out meanwhile nothing stays: Drop takes out the
+// head first, so either it finds the block or the head is missed here.
 func (i *Incomplete) PutBlock(n int64, block []byte) bool {
 	if int64(len(block)) != i.BlockLen(n) || i.c.Gone(i.Stored) {
 		return false
 	}
-	_, err := i.c.tier.store.Put(disk.Meta{Key: i.blockKey(n), Host: hostIn(i.key)}, block)
-	return err == nil
+	t, key := i.c.tier, i.blockKey(n)
+	if _, err := t.store.Put(disk.Meta{Key: key, Host: hostIn(i.key)}, block); err != nil {
+		return false
+	}
+	if now := t.incomplete(view(i.key)); now == nil || now.generation != i.generation {
+		t.store.Remove(i.blockKey(n))
+		return false
+	}
+	return true
 }
 
 // Drop takes the generation out: whoever asks from now on does not find it. A

@@ -20,6 +20,8 @@ import (
 // cinema is an origin of one film.
 type cinema struct {
 	mu      sync.Mutex // guards all
+	films   int
+	path    string
 	content string
 	fields  map[string]string // of its answers
 	pause   time.Duration     // before the second half of each
@@ -27,8 +29,46 @@ type cinema struct {
 	answer  http.HandlerFunc  // instead; nil: the film
 }
 
-func newCinema(bytes int) *cinema {
-	return &cinema{content: film(bytes), fields: map[string]string{"ETag": `"v1"`, "Cache-Control": "max-age=60", "Content-Type": "video/mp4"}}
+// longFilm is made once: under the race detector it takes seconds.
+var longFilm = sync.OnceValue(func() string {
+	b := make([]byte, 9*mib)
+	random := rand.NewChaCha8([32]byte{1})
+	random.Read(b)
+	return string(b)
+})
+
+// fill has another film of so many bytes played, at another path.
+func (c *cinema) fill(bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.films++
+	c.path = fmt.Sprintf("/films/%d", c.films)
+	c.content, c.pause, c.ranges, c.answer = longFilm()[:bytes], 0, nil, nil
+	c.fields = map[string]string{"ETag": `"v1"`, "Cache-Control": "max-age=5", "Content-Type": "video/mp4"}
+}
+
+// TestPartsOfFilms plays one after the other on one gate.
+func TestPartsOfFilms(t *testing.T) {
+	shown := cache.Policy{DefaultTTL: time.Hour, StaleIfError: time.Hour}
+	for _, of := range []struct {
+		policy cache.Policy
+		plays  []func(*testing.T, *gate, *cinema)
+	}{
+		{cache.Policy{}, []func(*testing.T, *gate, *cinema){whatIsNoneOfEverybodysGoesAlone, nonsenseOfPartsIsNotStored}},
+		{shown, []func(*testing.T, *gate, *cinema){
+			aHundredSeekersCostEachBlockOnce, theFirstByteDoesNotWaitForItsBlock, aChangedFilmIsNeverMixed, aStaleFilmIsValidated,
+			blocksAreNotForOtherCredentials, anOriginWithoutRangesIsAskedForTheWhole, aPurgedFilmIsFetchedAnew,
+			theWholeTakesThePlaceOfItsBlocks, whoLeavesHasNothingFetched,
+		}},
+	} {
+		inBubble(t, func(t *testing.T) {
+			c := &cinema{}
+			g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(of.policy))
+			for _, play := range of.plays {
+				play(t, g, c)
+			}
+		})
+	}
 }
 
 func (c *cinema) set(f func()) {
@@ -89,6 +129,13 @@ func (g *gate) part(path string, from, to int, fields ...string) *answer {
 	return g.get(path, append(fields, fmt.Sprintf("Range: bytes=%d-%d", from, to-1))...)
 }
 
+// seek is part once all that was done before has come to rest.
+func (g *gate) seek(path string, from, to int, fields ...string) *answer {
+	g.t.Helper()
+	synctest.Wait()
+	return g.part(path, from, to, fields...)
+}
+
 // wantSpan checks a 206 and what its Cache-Status says.
 func wantSpan(t *testing.T, what string, a *answer, content string, from, to int, status string) {
 	t.Helper()
@@ -116,113 +163,102 @@ func (c *cinema) wantOnce(t *testing.T, most int) {
 
 const mib = cache.BlockBytes
 
-func TestAHundredSeekersCostEachBlockOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(8*mib + 12345)
-		c.pause = 100 * time.Millisecond
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-		random := rand.New(rand.NewPCG(1, 2))
-		froms := make([]int, 100)
-		for i := range froms {
-			froms[i] = random.IntN(len(c.content))
-		}
-		herd(len(froms), func(i int) *answer {
-			time.Sleep(time.Duration(i) * 5 * time.Millisecond)
-			to := min(froms[i]+mib/3, len(c.content))
-			a := g.part("/film", froms[i], to)
-			wantSpan(t, fmt.Sprint("seeker ", i), a, c.content, froms[i], to, "firstbell; ")
-			return a
-		})
-		c.wantOnce(t, 9)
-		for _, r := range c.asked() {
-			var first, last int
-			if _, err := fmt.Sscanf(r, "%d-%d", &first, &last); err != nil || first%mib != 0 || last != first+mib-1 {
-				t.Errorf("the origin was asked for %q, want a whole block", r)
-			}
-		}
-		wantSpan(t, "afterwards", g.part("/film", 0, 4*mib), c.content, 0, 4*mib, "firstbell; hit; ttl=")
-		wantSpan(t, "the end", g.get("/film", "Range: bytes=-500"), c.content, len(c.content)-500, len(c.content), "firstbell; hit")
-		if a := g.get("/film", "Range: bytes=99999999-"); a.StatusCode != 416 {
-			t.Errorf("behind the end: %d, want 416", a.StatusCode)
-		}
-		c.wantOnce(t, 9)
+func aHundredSeekersCostEachBlockOnce(t *testing.T, g *gate, c *cinema) {
+	c.fill(8*mib + 12345)
+	c.pause = 100 * time.Millisecond
+	random := rand.New(rand.NewPCG(1, 2))
+	froms := make([]int, 100)
+	for i := range froms {
+		froms[i] = random.IntN(len(c.content))
+	}
+	herd(len(froms), func(i int) *answer {
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		to := min(froms[i]+mib/10, len(c.content))
+		a := g.part(c.path, froms[i], to)
+		wantSpan(t, fmt.Sprint("seeker ", i), a, c.content, froms[i], to, "firstbell; ")
+		return a
 	})
+	c.wantOnce(t, 9)
+	for _, r := range c.asked() {
+		var first, last int
+		if _, err := fmt.Sscanf(r, "%d-%d", &first, &last); err != nil || first%mib != 0 || last != first+mib-1 {
+			t.Errorf("the origin was asked for %q, want a whole block", r)
+		}
+	}
+	wantSpan(t, "afterwards", g.seek(c.path, 0, 4*mib), c.content, 0, 4*mib, "firstbell; hit; ttl=")
+	wantSpan(t, "the end", g.get(c.path, "Range: bytes=-500"), c.content, len(c.content)-500, len(c.content), "firstbell; hit")
+	if a := g.get(c.path, "Range: bytes=99999999-"); a.StatusCode != 416 {
+		t.Errorf("behind the end: %d, want 416", a.StatusCode)
+	}
+	c.wantOnce(t, 9)
 }
 
-func TestTheFirstByteDoesNotWaitForItsBlock(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(4 * mib)
-		c.pause = 10 * time.Second
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-		for i, a := range herd(3, func(int) *answer { return g.part("/film", 100, 2*mib+5) }) {
-			wantSpan(t, fmt.Sprint("client ", i), a, c.content, 100, 2*mib+5, "fwd=uri-miss")
-			if a.first >= time.Second {
-				t.Errorf("client %d: first byte after %v, want at once", i, a.first)
-			}
-			if a.took > 31*time.Second {
-				t.Errorf("client %d: took %v", i, a.took)
-			}
+func theFirstByteDoesNotWaitForItsBlock(t *testing.T, g *gate, c *cinema) {
+	c.fill(4 * mib)
+	c.pause = 10 * time.Second
+	c.fields["Cache-Control"] = "max-age=60"
+	before := g.proxy.Stats()
+	for i, a := range herd(3, func(int) *answer { return g.part(c.path, 100, 2*mib+5) }) {
+		wantSpan(t, fmt.Sprint("client ", i), a, c.content, 100, 2*mib+5, "fwd=uri-miss")
+		if a.first >= time.Second {
+			t.Errorf("client %d: first byte after %v, want at once", i, a.first)
 		}
-		c.wantOnce(t, 3)
-		if s := g.proxy.Stats(); s.Blocks != 3 || s.BlocksAhead != 2 {
-			t.Errorf("%d blocks, %d of them ahead; want 3 and 2", s.Blocks, s.BlocksAhead)
+		if a.took > 31*time.Second {
+			t.Errorf("client %d: took %v", i, a.took)
 		}
-		wantSpan(t, "more", g.part("/film", 2*mib, 4*mib), c.content, 2*mib, 4*mib, "fwd=partial; stored")
-		wantSpan(t, "all", g.part("/film", 0, 4*mib), c.content, 0, 4*mib, "hit")
-	})
+	}
+	c.wantOnce(t, 3)
+	if s := g.proxy.Stats(); s.Blocks-before.Blocks != 3 || s.BlocksAhead-before.BlocksAhead != 2 {
+		t.Errorf("%d blocks, %d of them ahead; want 3 and 2", s.Blocks-before.Blocks, s.BlocksAhead-before.BlocksAhead)
+	}
+	wantSpan(t, "more", g.seek(c.path, 2*mib, 4*mib), c.content, 2*mib, 4*mib, "fwd=partial; stored")
+	wantSpan(t, "all", g.seek(c.path, 0, 4*mib), c.content, 0, 4*mib, "hit")
 }
 
-func TestAChangedFilmIsNeverMixed(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(6 * mib)
-		old := c.content
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-		wantSpan(t, "before", g.part("/film", 0, mib), old, 0, mib, "uri-miss")
-		c.set(func() {
-			c.content = strings.ToUpper(strings.Repeat("new film ", len(old)/9+1)[:len(old)-77])
-			c.fields["ETag"] = `"v2"`
-		})
-		a := g.part("/film", 0, 3*mib)
-		if a.err == nil || a.StatusCode != 206 || !strings.HasPrefix(old, a.body) || len(a.body) != mib {
-			t.Errorf("in the middle: %d, %d bytes, %v; want the old film's first block, and a visible end", a.StatusCode, len(a.body), a.err)
-		}
-		wantSpan(t, "after", g.part("/film", 0, 3*mib), c.content, 0, 3*mib, "partial")
-		wantSpan(t, "then", g.part("/film", 10, 3*mib), c.content, 10, 3*mib, "hit")
-		time.Sleep(time.Minute)
-		now := c.content
-		c.set(func() { c.fields["ETag"] = `"v3"`; c.content = old })
-		wantSpan(t, "stale, and another", g.part("/film", 5, 2*mib), old, 5, 2*mib, "fwd=stale")
-		if old == now {
-			t.Fatal("the films are one")
-		}
-		if s := g.proxy.Stats(); s.BlocksChanged != 2 {
-			t.Errorf("changed %d times, want 2", s.BlocksChanged)
-		}
+func aChangedFilmIsNeverMixed(t *testing.T, g *gate, c *cinema) {
+	c.fill(6 * mib)
+	old, before := c.content, g.proxy.Stats().BlocksChanged
+	wantSpan(t, "before", g.seek(c.path, 0, mib), old, 0, mib, "uri-miss")
+	c.set(func() {
+		c.content = longFilm()[77 : 5*mib]
+		c.fields["ETag"] = `"v2"`
 	})
+	a := g.seek(c.path, 0, 3*mib)
+	if a.err == nil || a.StatusCode != 206 || !strings.HasPrefix(old, a.body) || len(a.body) != mib {
+		t.Errorf("in the middle: %d, %d bytes, %v; want the old film's first block, and a visible end", a.StatusCode, len(a.body), a.err)
+	}
+	wantSpan(t, "after", g.seek(c.path, 0, 3*mib), c.content, 0, 3*mib, "partial")
+	wantSpan(t, "then", g.seek(c.path, 10, 3*mib), c.content, 10, 3*mib, "hit")
+	time.Sleep(11 * time.Second)
+	now := c.content
+	c.set(func() { c.fields["ETag"] = `"v3"`; c.content = old })
+	wantSpan(t, "stale, and another", g.seek(c.path, 5, 2*mib), old, 5, 2*mib, "fwd=stale")
+	if old == now {
+		t.Fatal("the films are one")
+	}
+	if n := g.proxy.Stats().BlocksChanged - before; n != 2 {
+		t.Errorf("changed %d times, want 2", n)
+	}
 }
 
-func TestAStaleFilmIsValidated(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(3 * mib)
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{StaleIfError: time.Hour}))
-		wantSpan(t, "first", g.part("/film", 0, 100), c.content, 0, 100, "uri-miss; stored")
-		time.Sleep(2 * time.Minute)
-		wantSpan(t, "stale", g.part("/film", 50, 100), c.content, 50, 100, "fwd=stale; fwd-status=304")
-		wantSpan(t, "fresh again", g.part("/film", 60, 100), c.content, 60, 100, "hit")
-		time.Sleep(2 * time.Minute)
-		wantSpan(t, "stale, by its next block", g.part("/film", mib, mib+9), c.content, mib, mib+9, "fwd=stale; stored")
-		time.Sleep(2 * time.Minute)
-		c.set(func() { c.answer = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) } })
-		wantSpan(t, "origin down", g.part("/film", 0, 100), c.content, 0, 100, "detail=stale-if-error")
-		if a := g.part("/film", 2*mib, 2*mib+9); a.StatusCode != 503 {
-			t.Errorf("what is not there: %d, want 503", a.StatusCode)
-		}
-	})
+func aStaleFilmIsValidated(t *testing.T, g *gate, c *cinema) {
+	c.fill(3 * mib)
+	wantSpan(t, "first", g.seek(c.path, 0, 100), c.content, 0, 100, "uri-miss; stored")
+	time.Sleep(6 * time.Second)
+	wantSpan(t, "stale", g.seek(c.path, 50, 100), c.content, 50, 100, "fwd=stale; fwd-status=304")
+	wantSpan(t, "fresh again", g.seek(c.path, 60, 100), c.content, 60, 100, "hit")
+	time.Sleep(6 * time.Second)
+	wantSpan(t, "stale, by its next block", g.seek(c.path, mib, mib+9), c.content, mib, mib+9, "fwd=stale; stored")
+	time.Sleep(6 * time.Second)
+	c.set(func() { c.answer = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) } })
+	wantSpan(t, "origin down", g.seek(c.path, 0, 100), c.content, 0, 100, "detail=stale-if-error")
+	if a := g.seek(c.path, 2*mib, 2*mib+9); a.StatusCode != 503 {
+		t.Errorf("what is not there: %d, want 503", a.StatusCode)
+	}
 }
 
-// TestWhatIsNoneOfEverybodysGoesAlone: nothing of these is stored, and each is
-// given what the origin gave it.
-func TestWhatIsNoneOfEverybodysGoesAlone(t *testing.T) {
+// Nothing of these is stored, and each is given what the origin gave it.
+func whatIsNoneOfEverybodysGoesAlone(t *testing.T, g *gate, c *cinema) {
 	for name, fields := range map[string]map[string]string{
 		"private":           {"Cache-Control": "private, max-age=60"},
 		"cookie":            {"Set-Cookie": "a=b"},
@@ -234,151 +270,134 @@ func TestWhatIsNoneOfEverybodysGoesAlone(t *testing.T) {
 		"young date":        {"ETag": "", "Last-Modified": time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Format(http.TimeFormat)},
 		"says no freshness": {"Cache-Control": ""},
 	} {
-		inBubble(t, func(t *testing.T) {
-			c := newCinema(2 * mib)
-			for k, v := range fields {
-				c.fields[k] = v
-			}
-			c.set(func() {
-				c.answer = func(w http.ResponseWriter, r *http.Request) {
-					for k := range fields {
-						if w.Header().Get(k) == "" {
-							w.Header().Del(k)
-						}
-					}
-					// Each student has another film behind the same validators.
-					mine := strings.ReplaceAll(c.content, ",", r.Header.Get("Cookie"))
-					http.ServeContent(w, r, "", time.Time{}, strings.NewReader(mine))
-				}
-			})
-			g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-			for _, who := range []string{"x", "y", "x"} {
-				a := g.part("/film", 100, 5000, "Cookie: "+who)
-				if want := strings.ReplaceAll(c.content, ",", who)[100:5000]; a.body != want || a.StatusCode != 206 {
-					t.Errorf("%s: %s got %d and %d bytes, want its own", name, who, a.StatusCode, len(a.body))
-				}
-			}
-			if n := len(c.asked()); n != 4 {
-				t.Errorf("%s: the origin was asked %d times, want 4: once for a block, then for each alone", name, n)
-			}
-			if s := g.cache.Stats().Disk; s.Objects != 0 {
-				t.Errorf("%s: %d records on disk", name, s.Objects)
-			}
-		})
-	}
-}
-
-// TestBlocksAreNotForOtherCredentials stores a film that anybody without a
-// cookie may have, and asks with one.
-func TestBlocksAreNotForOtherCredentials(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(2 * mib)
-		delete(c.fields, "Cache-Control")
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{DefaultTTL: time.Hour}))
-		wantSpan(t, "nobody", g.part("/film", 0, 9), c.content, 0, 9, "stored")
-		wantSpan(t, "nobody again", g.part("/film", 0, 9), c.content, 0, 9, "hit")
-		for _, who := range []string{"Cookie: a=b", "Authorization: Bearer x"} {
-			wantSpan(t, who, g.part("/film", 0, 9, who), c.content, 0, 9, "detail=range")
+		c.fill(64 << 10)
+		for k, v := range fields {
+			c.fields[k] = v
 		}
-	})
-}
-
-func TestAnOriginWithoutRangesIsAskedForTheWhole(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(3 * mib)
 		c.answer = func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(len(c.content)))
-			io.WriteString(w, c.content)
-		}
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{MaxObjectBytes: mib}))
-		for i, a := range herd(5, func(i int) *answer { return g.part("/film", i*mib/2, i*mib/2+100) }) {
-			if a.StatusCode != 206 && a.StatusCode != 200 || !strings.Contains(a.body, c.content[i*mib/2:i*mib/2+100]) {
-				t.Errorf("client %d: %d with %d bytes", i, a.StatusCode, len(a.body))
-			}
-		}
-		if a := g.part("/film", 2*mib, 2*mib+100); a.StatusCode != 206 || a.body != c.content[2*mib:2*mib+100] {
-			t.Errorf("the next: %d with %d bytes, want the part", a.StatusCode, len(a.body))
-		}
-		asked := c.asked()
-		if last := asked[len(asked)-1]; last != "" {
-			t.Errorf("the last was asked for %q, want the whole", last)
-		}
-	})
-}
-
-func TestNonsenseOfPartsIsNotStored(t *testing.T) {
-	for _, says := range []string{"", "bytes 0-1048575/*", "bytes 5-1048575/2097152", "bytes 0-9/2097152", "bytes 0-1048575/7", "bytes 0-1048575/99999999999999999999", "lines 0-1048575/2097152"} {
-		inBubble(t, func(t *testing.T) {
-			c := newCinema(2 * mib)
-			c.answer = func(w http.ResponseWriter, r *http.Request) {
-				if says != "" {
-					w.Header().Set("Content-Range", says)
+			for k, v := range fields {
+				if v == "" {
+					w.Header().Del(k)
 				}
-				w.WriteHeader(206)
-				io.WriteString(w, c.content[:mib])
 			}
-			g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-			g.part("/film", 0, 9)
-			if s := g.cache.Stats().Disk; s.Objects != 0 {
-				t.Errorf("%q: %d records on disk", says, s.Objects)
+			// Each student has another film behind the same validators.
+			mine := r.Header.Get("Cookie") + c.content
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(mine))
+		}
+		for _, who := range []string{"x", "y", "x"} {
+			a := g.seek(c.path, 100, 5000, "Cookie: "+who)
+			if want := (who + c.content)[100:5000]; a.body != want || a.StatusCode != 206 {
+				t.Errorf("%s: %s got %d and %d bytes, want its own", name, who, a.StatusCode, len(a.body))
 			}
-		})
+		}
+		if n := len(c.asked()); n != 4 {
+			t.Errorf("%s: the origin was asked %d times, want 4: once for a block, then for each alone", name, n)
+		}
+		if s := g.cache.Stats().Disk; s.Objects != 0 {
+			t.Errorf("%s: %d records on disk", name, s.Objects)
+		}
 	}
 }
 
-func TestAPurgedFilmIsFetchedAnew(t *testing.T) {
+// It stores a film that anybody without a
+// cookie may have, and asks with one.
+func blocksAreNotForOtherCredentials(t *testing.T, g *gate, c *cinema) {
+	c.fill(2 * mib)
+	delete(c.fields, "Cache-Control")
+	wantSpan(t, "nobody", g.seek(c.path, 0, 9), c.content, 0, 9, "stored")
+	wantSpan(t, "nobody again", g.seek(c.path, 0, 9), c.content, 0, 9, "hit")
+	for _, who := range []string{"Cookie: a=b", "Authorization: Bearer x"} {
+		wantSpan(t, who, g.seek(c.path, 0, 9, who), c.content, 0, 9, "detail=range")
+	}
+}
+
+func anOriginWithoutRangesIsAskedForTheWhole(t *testing.T, g *gate, c *cinema) {
+	c.fill(3 * mib)
+	c.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(c.content)))
+		io.WriteString(w, c.content)
+	}
+	for i, a := range herd(5, func(i int) *answer { return g.part(c.path, i*mib/2, i*mib/2+100) }) {
+		if a.StatusCode != 206 && a.StatusCode != 200 || !strings.Contains(a.body, c.content[i*mib/2:i*mib/2+100]) {
+			t.Errorf("client %d: %d with %d bytes", i, a.StatusCode, len(a.body))
+		}
+	}
+	if a := g.seek(c.path, 2*mib, 2*mib+100); a.StatusCode != 206 || a.body != c.content[2*mib:2*mib+100] {
+		t.Errorf("the next: %d with %d bytes, want the part", a.StatusCode, len(a.body))
+	}
+	asked := c.asked()
+	if last := asked[len(asked)-1]; last != "" {
+		t.Errorf("the last was asked for %q, want the whole", last)
+	}
+}
+
+func nonsenseOfPartsIsNotStored(t *testing.T, g *gate, c *cinema) {
+	for _, says := range []string{"", "bytes 0-1048575/*", "bytes 5-1048575/2097152", "bytes 0-9/2097152", "bytes 0-1048575/7", "bytes 0-1048575/99999999999999999999", "lines 0-1048575/2097152"} {
+		c.fill(2 * mib)
+		c.answer = func(w http.ResponseWriter, r *http.Request) {
+			if says != "" {
+				w.Header().Set("Content-Range", says)
+			}
+			w.WriteHeader(206)
+			io.WriteString(w, c.content[:mib])
+		}
+		g.seek(c.path, 0, 9)
+		if s := g.cache.Stats().Disk; s.Objects != 0 {
+			t.Errorf("%q: %d records on disk", says, s.Objects)
+		}
+	}
+}
+
+func aPurgedFilmIsFetchedAnew(t *testing.T, g *gate, c *cinema) {
 	for name, purge := range map[string]func(g *gate){
 		"hard": func(g *gate) {
-			g.cache.Purge([]cache.Selector{{By: cache.ByURL, Text: "school.example /film"}}, true)
+			g.cache.Purge([]cache.Selector{{By: cache.ByURL, Text: "school.example " + c.path}}, true)
 		},
 		"by tag":     func(g *gate) { g.cache.Purge([]cache.Selector{{By: cache.ByTag, Text: "films"}}, true) },
-		"invalidate": func(g *gate) { g.do("POST", "/film", strings.NewReader("x")) },
+		"invalidate": func(g *gate) { g.do("POST", c.path, strings.NewReader("x")) },
 	} {
-		inBubble(t, func(t *testing.T) {
-			c := newCinema(2 * mib)
-			c.fields["Surrogate-Key"] = "films"
-			g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-			wantSpan(t, name, g.part("/film", 0, 9), c.content, 0, 9, "stored")
-			wantSpan(t, name, g.part("/film", 0, 9), c.content, 0, 9, "hit")
-			old := c.content
-			c.set(func() { c.content = strings.ReplaceAll(old, "1", "x") }) // behind the same validator
-			purge(g)
-			wantSpan(t, name+", purged", g.part("/film", 0, 99), c.content, 0, 99, "uri-miss")
-			// A fetch under way when it is purged brings nothing that is found.
-			c.set(func() { c.pause = time.Second })
-			done := make(chan *answer)
-			go func() { done <- g.part("/film", mib, 2*mib) }()
-			time.Sleep(time.Second / 2)
-			purge(g)
-			wantSpan(t, name+", under way", <-done, c.content, mib, 2*mib, "partial")
-			c.set(func() { c.content, c.pause = old, 0 })
-			wantSpan(t, name+", again", g.part("/film", mib, mib+99), old, mib, mib+99, "uri-miss")
-		})
+		c.fill(2 * mib)
+		c.fields["Surrogate-Key"] = "films"
+		wantSpan(t, name, g.seek(c.path, 0, 9), c.content, 0, 9, "stored")
+		wantSpan(t, name, g.seek(c.path, 0, 9), c.content, 0, 9, "hit")
+		old := c.content
+		c.set(func() { c.content = longFilm()[7 : 7+len(old)] }) // behind the same validator
+		purge(g)
+		wantSpan(t, name+", purged", g.seek(c.path, 0, 99), c.content, 0, 99, "uri-miss")
+		// A fetch under way when it is purged brings nothing that is found.
+		c.set(func() { c.pause = time.Second })
+		done := make(chan *answer)
+		go func() { done <- g.part(c.path, mib, 2*mib) }()
+		time.Sleep(time.Second / 2)
+		purge(g)
+		wantSpan(t, name+", under way", <-done, c.content, mib, 2*mib, "partial")
+		c.set(func() { c.content, c.pause = old, 0 })
+		wantSpan(t, name+", again", g.seek(c.path, mib, mib+99), old, mib, mib+99, "uri-miss")
 	}
 }
 
-func TestBlocksOutliveTheProcess(t *testing.T) {
-	c := newCinema(4 * mib)
+// TestBlocksOutliveTheProcessAndDamageDoesNot starts three times on one disk.
+func TestBlocksOutliveTheProcessAndDamageDoesNot(t *testing.T) {
+	c := &cinema{}
+	c.fill(4 * mib)
 	dir := t.TempDir()
-	inBubble(t, func(t *testing.T) {
-		g := newDiskGate(t, dir, c.ServeHTTP, cached(cache.Policy{}))
-		wantSpan(t, "before", g.part("/film", 0, 3*mib), c.content, 0, 3*mib, "stored")
+	process := func(play func(g *gate)) {
+		inBubble(t, func(t *testing.T) {
+			g := newDiskGate(t, dir, c.ServeHTTP, cached(cache.Policy{}))
+			play(g)
+			synctest.Wait()
+		})
+	}
+	process(func(g *gate) {
+		wantSpan(t, "before", g.seek(c.path, 0, 3*mib), c.content, 0, 3*mib, "stored")
 	})
-	inBubble(t, func(t *testing.T) {
-		g := newDiskGate(t, dir, c.ServeHTTP, cached(cache.Policy{}))
-		wantSpan(t, "after", g.part("/film", 5, 3*mib), c.content, 5, 3*mib, "hit")
+	process(func(g *gate) {
+		wantSpan(t, "after", g.seek(c.path, 5, 3*mib), c.content, 5, 3*mib, "hit")
 		c.wantOnce(t, 3)
 	})
-}
-
-func TestADamagedBlockIsFetchedAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(3 * mib)
-		dir := t.TempDir()
-		g := newDiskGate(t, dir, c.ServeHTTP, cached(cache.Policy{}))
-		wantSpan(t, "before", g.part("/film", 0, 3*mib), c.content, 0, 3*mib, "stored")
-		damageLarge(t, dir)
-		wantSpan(t, "damaged", g.part("/film", 0, 3*mib), c.content, 0, 3*mib, "hit")
+	damageLarge(t, dir)
+	process(func(g *gate) {
+		wantSpan(t, "damaged", g.seek(c.path, 0, 3*mib), c.content, 0, 3*mib, "hit")
 		if n := len(c.asked()); n != 6 {
 			t.Errorf("the origin was asked %d times, want 6", n)
 		}
@@ -388,47 +407,46 @@ func TestADamagedBlockIsFetchedAgain(t *testing.T) {
 	})
 }
 
-func TestTheWholeTakesThePlaceOfItsBlocks(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(3 * mib)
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-		wantSpan(t, "block", g.part("/film", 0, 2*mib), c.content, 0, 2*mib, "stored")
-		if a := g.get("/film"); a.body != c.content || a.StatusCode != 200 {
-			t.Errorf("the whole: %d, %d bytes", a.StatusCode, len(a.body))
-		}
-		synctest.Wait()
-		wantSpan(t, "of the whole", g.part("/film", 0, 3*mib), c.content, 0, 3*mib, "hit")
-		if s := g.cache.Stats().Disk; s.Objects != 1 {
-			t.Errorf("%d records on disk, want the whole alone", s.Objects)
-		}
-		if a := g.do("HEAD", "/film", nil); a.StatusCode != 200 || a.ContentLength != int64(len(c.content)) {
-			t.Errorf("HEAD: %d, %d", a.StatusCode, a.ContentLength)
-		}
-	})
+func theWholeTakesThePlaceOfItsBlocks(t *testing.T, g *gate, c *cinema) {
+	c.fill(3 * mib)
+	synctest.Wait()
+	there := g.cache.Stats().Disk.Objects
+	wantSpan(t, "block", g.seek(c.path, 0, 2*mib), c.content, 0, 2*mib, "stored")
+	if a := g.get(c.path); a.body != c.content || a.StatusCode != 200 {
+		t.Errorf("the whole: %d, %d bytes", a.StatusCode, len(a.body))
+	}
+	synctest.Wait()
+	wantSpan(t, "of the whole", g.seek(c.path, 0, 3*mib), c.content, 0, 3*mib, "hit")
+	if s := g.cache.Stats().Disk; s.Objects != there+1 {
+		t.Errorf("%d records on disk, want the whole alone", s.Objects-there)
+	}
+	if a := g.do("HEAD", c.path, nil); a.StatusCode != 200 || a.ContentLength != int64(len(c.content)) {
+		t.Errorf("HEAD: %d, %d", a.StatusCode, a.ContentLength)
+	}
 }
 
-// TestWhoLeavesHasNothingFetched: the block that nobody reads any more ends,
-// and none is fetched ahead for who has left.
-func TestWhoLeavesHasNothingFetched(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		c := newCinema(6 * mib)
-		c.pause = time.Hour
-		g := newDiskGate(t, t.TempDir(), c.ServeHTTP, cached(cache.Policy{}))
-		conn, err := g.ln.Dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(conn, "GET /film HTTP/1.1\r\nHost: school.example\r\nRange: bytes=0-\r\n\r\n")
-		io.ReadFull(conn, make([]byte, 1000))
-		conn.Close()
-		time.Sleep(2 * time.Minute)
-		if s := g.upstream.Limit.Stats(); s.InUse != 0 {
-			t.Errorf("%d places at the origin are held for who has left", s.InUse)
-		}
-		if n := g.proxy.blocks.Len(); n != 0 {
-			t.Errorf("%d flights under way", n)
-		}
-	})
+// The block that is fetched ahead for who has
+// left ends, and none follows.
+func whoLeavesHasNothingFetched(t *testing.T, g *gate, c *cinema) {
+	c.fill(6 * mib)
+	c.pause = 10 * time.Second
+	conn, err := g.ln.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: school.example\r\nRange: bytes=0-\r\n\r\n", c.path)
+	io.ReadFull(conn, make([]byte, 1000))
+	conn.Close()
+	time.Sleep(30 * time.Second)
+	if s := g.upstream.Limit.Stats(); s.InUse != 0 {
+		t.Errorf("%d places at the origin are held for who has left", s.InUse)
+	}
+	if n := g.proxy.blocks.Len(); n != 0 {
+		t.Errorf("%d flights under way", n)
+	}
+	if n := len(c.asked()); n > 2 {
+		t.Errorf("the origin was asked for %d blocks, want the first and the one ahead at most", n)
+	}
 }
 
 // damageLarge changes a byte in every record of a block.

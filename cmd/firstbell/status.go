@@ -53,6 +53,11 @@ type flightStatus struct {
 	Now     int   `json:"now"`
 	Broken  int64 `json:"broken"`
 	Resumed int64 `json:"resumed"`
+
+	// Blocks of large content, fetched for who asks for parts.
+	Blocks        int64 `json:"blocks"`
+	BlocksAhead   int64 `json:"blocks_ahead"`
+	BlocksChanged int64 `json:"blocks_changed"`
 }
 
 type cacheStatus struct {
@@ -197,7 +202,8 @@ func (s *server) report() *statusReport {
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
 		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
-		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed},
+		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed,
+			Blocks: p.Blocks, BlocksAhead: p.BlocksAhead, BlocksChanged: p.BlocksChanged},
 		Origins: []originStatus{},
 	}
 	c := s.cache.Stats()
