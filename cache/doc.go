@@ -22,6 +22,9 @@
 // kill -9 included, but for what was stored in the last moments; what was
 // purged or invalidated is not. Every byte from there was verified.
 //
+// There a content may also be in blocks (blocks.go), for who asks for parts: a
+// head says what the blocks are of, and without it they are found by nobody.
+//
 // It does not fetch, make codings, collapse requests or answer ranges. It reads
 // the clock only in MarkUncacheable; everything else is told the time.
 //

@@ -23,6 +23,9 @@
 // once, in the background, for what was asked for twice; the first to ask get
 // what is there.
 //
+// Parts of what is not stored whole are put together from blocks (media.go),
+// each fetched by a flight of its own (blockfetch.go), where there is a disk.
+//
 // Start reading at Proxy.serve, then Proxy.forwardCollapsed and Proxy.fetch;
 // touchdown.content begins what resumes, coder.do makes codings.
 package proxy
