@@ -25,8 +25,9 @@ var knownNames = func() map[string]string {
 	return known
 }()
 
-// compact puts the key, the variant and the fields of s into one piece of
-// memory of its own, and returns how large it is.
+// compact puts the key into s, if it is short, and what does not go there, the
+// variant and the fields into one piece of memory of its own, and returns how
+// large that is.
 func (s *Stored) compact() (bytes int) {
 	for i, f := range s.Fields {
 		if name, ok := knownNames[f.Name]; ok {
@@ -36,7 +37,10 @@ func (s *Stored) compact() (bytes int) {
 		}
 		bytes += len(f.Value)
 	}
-	bytes += len(s.key) + len(s.variant)
+	bytes += len(s.variant)
+	if len(s.key) > nearBytes {
+		bytes += len(s.key)
+	}
 	room := make([]byte, 0, bytes)
 	keep := func(text string) string {
 		if text == "" {
@@ -46,7 +50,12 @@ func (s *Stored) compact() (bytes int) {
 		room = append(room, text...)
 		return unsafe.String(&room[at], len(text))
 	}
-	s.key, s.variant = keep(s.key), keep(s.variant)
+	if n := copy(s.near[:], s.key); n > 0 && n == len(s.key) {
+		s.key = unsafe.String(&s.near[0], n)
+	} else {
+		s.key = keep(s.key)
+	}
+	s.variant = keep(s.variant)
 	for i, f := range s.Fields {
 		if _, ok := knownNames[f.Name]; !ok {
 			s.Fields[i].Name = keep(f.Name)

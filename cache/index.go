@@ -8,7 +8,7 @@ import (
 
 // entry holds the stored responses of one primary key, newest first. Readers
 // find it without a lock, so key, hash, variants and size never change: a
-// change makes a new entry. What a look-up reads lies together.
+// change makes a new entry. What a look-up reads comes first, a cache line.
 type entry struct {
 	hash     uint64
 	key      string

@@ -51,8 +51,14 @@ type Verdict struct {
 	// shared; the next ones to ask for it need not wait for each other.
 	LearnUncacheable bool
 
-	Vary   []string // names of the selecting fields: canonical, sorted, each once
-	Detail string   // why not, as one token; empty when shared and stored
+	explicit   bool // Lifetime is stated by the response itself
+	permitted  bool // RFC 9111 section 3.5 lets requests with Authorization share it
+	errorReply bool // a 5xx
+
+	validate     bool // no-cache: every use needs validation
+	mustValidate bool // once stale, it must not be used without
+
+	Vary []string // names of the selecting fields: canonical, sorted, each once
 
 	Age      time.Duration // current age on arrival (RFC 9111 section 4.2.3)
 	Lifetime time.Duration // freshness lifetime, counted from age 0
@@ -61,14 +67,11 @@ type Verdict struct {
 	// and while the origin fails. 0 when it must not be.
 	StaleWhileRevalidate, StaleIfError time.Duration
 
-	explicit   bool // Lifetime is stated by the response itself
-	permitted  bool // RFC 9111 section 3.5 lets requests with Authorization share it
-	errorReply bool // a 5xx
+	// What look-ups read ends here.
 
-	validate     bool // no-cache: every use needs validation
-	mustValidate bool // once stale, it must not be used without
-	date         time.Time
-	withheld     []string // fields that stay with the one who asked
+	Detail   string // why not, as one token; empty when shared and stored
+	date     time.Time
+	withheld []string // fields that stay with the one who asked
 }
 
 // fresh reports whether the response was fresh on arrival.

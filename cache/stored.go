@@ -9,31 +9,39 @@ import (
 
 // Stored is a stored response. Its exported fields are read by many at once
 // and never changed. It is usable whether or not a cache holds it.
+//
+// Among a million of them none is near the processor, so what every look-up
+// reads stands first: four cache lines, one after the other.
 type Stored struct {
+	entry entry // used by the index when it is alone under its key; a line, and what its list needs
+
+	seen         atomic.Uint64 // it has been held against the rules of purges up to this generation
+	responseTime time.Time
+	soft         atomic.Uint64 // generation of the soft purge that made it stale, or 0
+
+	near [nearBytes]byte // holds the key, if it is no longer
+
+	Verdict Verdict
+
 	Status int
 	// Fields are what may be sent again: no hop-by-hop fields, none named in
 	// Connection, none withheld by the response, no Age (Age says it) and
 	// always a Date.
-	Fields  field.List
-	Body    []byte
-	Verdict Verdict
+	Fields field.List
+	Body   []byte
 
-	entry   entry // used by the index when it is alone under its key
 	key     string
 	variant string // VariantKey of the request that brought it
 
-	responseTime time.Time
 	etag         []byte    // as sent; may be no entity tag
 	generated    bool      // etag is ours, and says nothing to the origin
 	coding       Coding    // of Body
 	lastModified time.Time // zero when there is none
 	size         int64     // what it is accounted with
 
-	tags   []string      // for purges
-	born   uint64        // generation of purges in which its fetch began
-	change uint32        // of memory.changes, when its fetch began
-	seen   atomic.Uint64 // it has been held against the rules up to this generation
-	soft   atomic.Uint64 // generation of the soft purge that made it stale, or 0
+	tags   []string // for purges
+	born   uint64   // generation of purges in which its fetch began
+	change uint32   // of memory.changes, when its fetch began
 
 	// misnamed: a 304 to other selecting fields did not prove that it meant s; see named.go.
 	misnamed atomic.Bool
@@ -48,6 +56,10 @@ type Stored struct {
 	codedBytes int64                    // what those are accounted with; guarded by memory.mu once the cache holds s
 	wishes     [Codings]atomic.Uint32   // for variants that are not there
 }
+
+// nearBytes is a cache line: most keys, such as "https school.example
+// /lessons/17?week=3", are shorter.
+const nearBytes = 64
 
 type prepared struct{ v any }
 
@@ -128,7 +140,7 @@ func (s *Stored) measure(text int) {
 const (
 	// storedBytes is a Stored with its Verdict and what the collector needs to
 	// know of it, measured on linux/amd64.
-	storedBytes = 640
+	storedBytes = 704
 	// preparedBytes is what hangs a prepared header on a Stored, beside its
 	// text.
 	preparedBytes = 128
