@@ -184,6 +184,7 @@ func askOps(ctx context.Context, name, file string, stderr io.Writer, method, pa
 	if ops != "" {
 		req.Header.Set("Authorization", "Bearer "+ops)
 	}
+	req.Close = true // one question: no connection is left for a process that may be gone by the next
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) {
