@@ -262,6 +262,7 @@ func TestTheWholeWayOfALessonAndACheckIn(t *testing.T) {
 		if status, answer := ask(t, "GET", "http://"+r.web+"/lessons/1", ""); status != 200 || answer != "this is /lessons/1\n" {
 			t.Errorf("a lesson: got %d %q", status, answer)
 		}
+		waitStored(t, r, 1)
 	}
 	status, answer := ask(t, "POST", "http://"+r.web+"/check-in", `{"student_id":"s1","class_id":"c1"}`, "Host", "hangang.school.example")
 	if status != 200 || !strings.Contains(answer, `"school":"hangang"`) || !strings.Contains(answer, `"verified":false`) {
@@ -361,6 +362,24 @@ func TestAJournalThatCannotBeMadeIsOneLine(t *testing.T) {
 	}
 }
 
+// waitStored waits until so many responses are stored: an answer is whole a
+// moment before.
+func waitStored(t *testing.T, r *running, n int64) {
+	t.Helper()
+	var s statusReport
+	for range 1000 {
+		_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
+		if err := json.Unmarshal([]byte(answer), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Cache.Objects >= n {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("stored: got %d responses, want %d", s.Cache.Objects, n)
+}
+
 func TestReloadTakesAllOfAFileOrNothing(t *testing.T) {
 	file := writeFile(t, newOrigin(t).URL)
 	r := serve(t, file)
@@ -374,6 +393,7 @@ func TestReloadTakesAllOfAFileOrNothing(t *testing.T) {
 		return status, out
 	}
 	ask(t, "GET", "http://"+r.web+"/lessons/1", "")
+	waitStored(t, r, 1)
 
 	edit(t, file, "path: /lessons/*", "path: /lectures/*", "max: 8", "max: 9x")
 	if status, out := reload(); status != 422 || out.OK || len(out.Problems) != 1 || !strings.Contains(out.Problems[0], "concurrency.max") {
