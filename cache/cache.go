@@ -355,6 +355,9 @@ func (c *Cache) Invalidate(key []byte) bool {
 	if c.tier != nil {
 		head := c.tier.store.Remove(headKey(key)) // blocks are found through it alone
 		there = c.tier.store.Remove(key) || head || there
+		// Who looked it up meanwhile had it from disk, and has perhaps put it
+		// into memory.
+		c.memory.remove(key)
 	}
 	return there
 }
