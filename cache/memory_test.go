@@ -374,7 +374,7 @@ func TestMixedUseByManyAtOnce(t *testing.T) {
 						t.Errorf("asked for %s, got %s", key, f.Stored.Fields.Get("X-Key"))
 					}
 					if f.Stored != nil && rnd.IntN(4) == 0 {
-						f.Stored.SetPrepared(key)
+						f.Stored.SetPrepared([]byte(key))
 						c.Freshen(f.Stored, r, &Policy{}, field.List{{Name: "X-Key", Value: key}}, nine, nine)
 					}
 				}

@@ -293,11 +293,11 @@ func TestAgesNeverOverflow(t *testing.T) {
 func TestPreparedLivesWithTheStoredResponse(t *testing.T) {
 	s := &Stored{}
 	if got := s.Prepared(); got != nil {
-		t.Errorf("Prepared = %v before SetPrepared, want nil", got)
+		t.Errorf("Prepared = %q before SetPrepared, want nil", got)
 	}
-	s.SetPrepared(1)
-	s.SetPrepared("two")
-	if got := s.Prepared(); got != "two" {
+	s.SetPrepared([]byte("one"))
+	s.SetPrepared([]byte("two"))
+	if got := s.Prepared(); string(got) != "two" {
 		t.Errorf("Prepared = %v, want the last one set", got)
 	}
 }

@@ -50,7 +50,7 @@ type Stored struct {
 	content *content      // where the body lies, when it is too large for memory
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
 
-	prepared atomic.Pointer[prepared]
+	prepared atomic.Pointer[[]byte]
 
 	coded      atomic.Pointer[codedSet] // the same content in other codings
 	codedBytes int64                    // what those are accounted with; guarded by memory.mu once the cache holds s
@@ -61,17 +61,16 @@ type Stored struct {
 // /lessons/17?week=3", are shorter.
 const nearBytes = 64
 
-type prepared struct{ v any }
-
-// SetPrepared hangs v on the stored response, such as its header section ready
-// to be sent. It lives and dies with the stored response, and the last one set
-// stays. The memory of about one more copy of Fields is accounted for it.
-func (s *Stored) SetPrepared(v any) { s.prepared.Store(&prepared{v}) }
+// SetPrepared hangs b on the stored response, which is its header section ready
+// to be sent and not changed any more. It lives and dies with the stored
+// response, and the last one set stays. The memory of about one more copy of
+// Fields is accounted for it.
+func (s *Stored) SetPrepared(b []byte) { s.prepared.Store(&b) }
 
 // Prepared returns what SetPrepared set, or nil.
-func (s *Stored) Prepared() any {
-	if p := s.prepared.Load(); p != nil {
-		return p.v
+func (s *Stored) Prepared() []byte {
+	if b := s.prepared.Load(); b != nil {
+		return *b
 	}
 	return nil
 }

@@ -302,7 +302,7 @@ func bodyless(x *exchange, status int) bool {
 
 // stored implements responder.
 func (h *h1) stored(x *exchange, s *cache.Stored) {
-	ready, _ := s.Prepared().([]byte)
+	ready := s.Prepared()
 	if ready == nil {
 		ready = prepare(s)
 		s.SetPrepared(ready)
