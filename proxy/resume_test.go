@@ -305,7 +305,10 @@ func TestWhoIsTooSlowForTheOthersGoesOnAlone(t *testing.T) {
 		{"the rest can be asked for", `"v1"`, true, 2},
 		{"nothing tells versions apart", "", false, 1},
 	} {
-		inBubble(t, func(t *testing.T) {
+		// The window is so small that who wakes late finds the beginning gone, and
+		// goes alone: then nobody is held up, and it is played again.
+		joined := false
+		play := func(t *testing.T) {
 			gate := &gate{window: 64 << 10}
 			g := gate.open(t, func(w http.ResponseWriter, r *http.Request) {
 				time.Sleep(100 * time.Millisecond) // until all are there
@@ -334,14 +337,18 @@ func TestWhoIsTooSlowForTheOthersGoesOnAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := io.ReadAll(res.Body)
+			if joined = len(g.fetched()) == c.fetches; !joined {
+				return
+			}
 			if whole := err == nil && string(got) == content; whole != c.whole || !strings.HasPrefix(content, string(got)) {
 				t.Errorf("%s: the slow client got %d bytes, %v; want all: %v", c.name, len(got), err, c.whole)
 			}
-			// The window is so small that who wakes late finds the beginning gone: it
-			// may go alone.
-			if n := len(g.fetched()); n < c.fetches || n > c.fetches+3 {
-				t.Errorf("%s: fetches: got %d, want %d, and never one more for each", c.name, n, c.fetches)
-			}
-		})
+		}
+		for try := 0; try < 50 && !joined && !t.Failed(); try++ {
+			inBubble(t, play)
+		}
+		if !joined {
+			t.Errorf("%s: in 50 plays never did all join one fetch", c.name)
+		}
 	}
 }
