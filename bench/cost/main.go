@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,12 +30,16 @@ func main() {
 	requests := flag.Int("requests", 100_000, "requests in a round")
 	connections := flag.Int("connections", 64, "connections at once")
 	rounds := flag.Int("rounds", 5, "rounds of each server; the median counts")
+	cases := flag.String("case", "", "measure only the cases that this regular expression matches")
 	flag.Parse()
 	var err error
 	if *bare != "" {
 		err = serveBare(*bare)
 	} else {
-		err = compare(load{requests: *requests, connections: *connections}, *rounds, *binary)
+		var which *regexp.Regexp
+		if which, err = regexp.Compile(*cases); err == nil {
+			err = compare(load{requests: *requests, connections: *connections}, *rounds, *binary, which)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cost:", err)
@@ -71,7 +76,7 @@ var hits = []struct {
 	{"hit 1 MiB", "/media/1048576", 20},
 }
 
-func compare(l load, rounds int, binary string) error {
+func compare(l load, rounds int, binary string, which *regexp.Regexp) error {
 	dir, err := os.MkdirTemp("", "firstbell-cost-")
 	if err != nil {
 		return err
@@ -102,11 +107,17 @@ func compare(l load, rounds int, binary string) error {
 	}
 	fmt.Printf("%d requests a round over %d connections, %d rounds; CPU per request\n", l.requests, l.connections, rounds)
 	for _, h := range hits {
+		if !which.MatchString(h.name) {
+			continue
+		}
 		request := fmt.Appendf(nil, hit, h.target)
 		share := load{max(l.requests/h.share, l.connections), l.connections}
 		if err := measure(h.name, share, rounds, dir, gate, nginx, func() []byte { return request }); err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
+	}
+	if !which.MatchString("check-in") {
+		return nil
 	}
 	// What a receipt costs and what delivery costs are told apart by locking
 	// the store: receipts go on, and delivery begins when it is let go.
