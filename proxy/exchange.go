@@ -26,8 +26,12 @@ type exchange struct {
 	body      io.Reader // nil when the request has none; never ends cleanly when cut off
 	length    int64     // of body; -1 when it is not known
 	stopBody  func()    // makes reads of body return soon, when it is not wanted any more; may be nil
+	expects   bool      // the client waits for 100 before it sends body: the first read of that brings it
 	remote    string    // address of the client, without port
 	arrived   time.Time
+
+	trailer       func() field.List // of body, once that has returned io.EOF; nil: there is none to pass on
+	takesTrailers bool              // the client takes trailer fields behind the content of its answer
 
 	out responder
 
@@ -76,6 +80,16 @@ type source interface {
 	// until there are some; io.EOF at the clean end.
 	Next() ([]byte, error)
 	Close()
+}
+
+// trailed is a source behind which trailer fields may come (RFC 9110 section
+// 6.5). They go to clients that take them, and are never merged into fields.
+type trailed interface {
+	// Announced is the Trailer field that tells of them beforehand, or "".
+	Announced() string
+	// Trailer returns them once Next has returned io.EOF, less what must not
+	// stand in a trailer section.
+	Trailer() field.List
 }
 
 // eager is a source that knows whether its next bytes are there already: the

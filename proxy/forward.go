@@ -91,7 +91,7 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as 
 	if x.route.Cache != nil {
 		fields = withoutTags(fields)
 	}
-	p.sendAsked(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, done: done})
+	p.sendAsked(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, res: res, done: done})
 }
 
 // withoutTags leaves out what is said to caches about purges; stored responses
@@ -115,6 +115,9 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 		Body:          x.body,
 		ContentLength: x.length,
 		StopBody:      x.stopBody,
+		Expect:        x.expects,
+		Trailer:       x.trailer,
+		TakesTrailers: x.takesTrailers,
 
 		OnInformational: x.inform,
 	}
@@ -272,6 +275,7 @@ func (p *Proxy) originProblem(x *exchange, status int, err error) {
 // originBody is an origin's body as a source.
 type originBody struct {
 	body io.ReadCloser
+	res  *origin.Response // whose body it is
 	done func()
 	buf  *[]byte
 }
@@ -299,6 +303,17 @@ func (b *originBody) Next() ([]byte, error) {
 func (b *originBody) Ready() bool {
 	e, ok := b.body.(eager)
 	return ok && e.Ready()
+}
+
+// Announced implements trailed.
+func (b *originBody) Announced() string { return b.res.Announced }
+
+// Trailer implements trailed.
+func (b *originBody) Trailer() field.List {
+	if b.res.Trailer == nil {
+		return nil // it came through a flight, which keeps none
+	}
+	return b.res.Trailer()
 }
 
 // Close implements source.

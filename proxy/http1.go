@@ -103,8 +103,12 @@ func (h *h1) read() (status int, refusal string) {
 	x.method = methodName(h.head.Method)
 	if x.length = h.head.Length; x.length != 0 {
 		h.upload.begin(h)
-		x.body, x.stopBody = &h.upload, h.upload.stop
+		x.body, x.stopBody, x.expects = &h.upload, h.upload.stop, h.head.Continue
+		if x.length < 0 {
+			x.trailer = h.upload.trailer
+		}
 	}
+	x.takesTrailers = h.head.Minor > 0 && takesTrailers(&h.head)
 	var raw []byte
 	if raw, x.authority, refusal = h.readTargetForm(); refusal != "" {
 		return http.StatusBadRequest, refusal
@@ -124,6 +128,11 @@ func (h *h1) read() (status int, refusal string) {
 		return http.StatusBadRequest, refusal
 	}
 	return 0, ""
+}
+
+// takesTrailers reports "TE: trailers" (RFC 9110 section 10.1.4), meant for us.
+func takesTrailers(f field.Fields) bool {
+	return listHas(string(f.Peek("TE")), "trailers") && field.ConnectionNames(f, []byte("TE"))
 }
 
 var httpScheme, rootTarget = []byte("http://"), []byte("/")
@@ -365,6 +374,12 @@ func (h *h1) stream(x *exchange, status int, fields field.List, length int64, bo
 	default:
 		chunked = true
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		if t, ok := body.(trailed); ok && x.takesTrailers && t.Announced() != "" {
+			b = appendField(b, "Trailer", t.Announced())
+		}
+	}
+	if x.expects && h.upload.isStopped() {
+		h.last = true // it waits to send what nobody wants
 	}
 	b = h.end(b)
 	if none {
@@ -393,7 +408,7 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 		p, err := body.Next()
 		if err == io.EOF && (length < 0 || x.sent == length) {
 			if chunked {
-				head = append(head, "0\r\n\r\n"...)
+				head = append(appendTrailer(append(head, "0\r\n"...), x, body), "\r\n"...)
 			}
 			if len(head) > 0 {
 				h.write(head, nil)
@@ -420,6 +435,18 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 		head = h.out1[:0]
 	}
 	return h.err
+}
+
+// appendTrailer appends the trailer fields of a body to a client who takes them.
+func appendTrailer(b []byte, x *exchange, body source) []byte {
+	t, ok := body.(trailed)
+	if !ok || !x.takesTrailers {
+		return b
+	}
+	for _, f := range t.Trailer() {
+		b = appendField(b, f.Name, f.Value)
+	}
+	return b
 }
 
 // copyFile writes the head and then sends from a file what lies in one. It

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/http1"
 )
 
@@ -159,6 +160,17 @@ func (u *upload) readChunked(p []byte) (n int, err error) {
 	n = copy(p, u.piece)
 	u.piece = u.piece[n:]
 	return n, nil
+}
+
+// trailer returns the trailer fields, once the content has ended.
+func (u *upload) trailer() (l field.List) {
+	if !u.chunks.Done() {
+		return nil
+	}
+	for name, value := range u.chunks.Trailer() {
+		l = append(l, field.Field{Name: string(name), Value: string(value)})
+	}
+	return l
 }
 
 // settle reads what is left of the content, where that is little, and reports

@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"iter"
+)
 
 const (
 	chunkLineMax = 256 // bytes of a chunk's size line: 16 digits, the rest for extensions
@@ -17,6 +20,8 @@ type Chunks struct {
 	state chunkState
 	waste int64
 	tail  int // bytes of the trailer section so far
+
+	trailer []byte // the field lines of the trailer section, as sent
 }
 
 type chunkState uint8
@@ -36,7 +41,7 @@ func (k *Chunks) Done() bool { return k.state == ended }
 // returns a part of b that is content, which may be empty, and how many bytes
 // of b are used up, that content among them. When nothing is used up and Done
 // is false, more bytes are needed: b holds an unfinished line. The error is a
-// *Refusal. Trailer fields are checked and left out.
+// *Refusal. Trailer fields are checked and kept for Trailer.
 func (k *Chunks) Next(b []byte) (content []byte, used int, err error) {
 	for {
 		switch k.state {
@@ -96,10 +101,32 @@ func (k *Chunks) line(b []byte) error {
 		k.state = ended
 		return nil
 	}
-	if _, _, err := parseLine(b[:len(b)-2]); err != nil {
+	name, _, err := parseLine(b[:len(b)-2])
+	if err != nil || frames(name) {
 		return refuseTrailer
 	}
+	k.trailer = append(k.trailer, b...)
 	return nil
+}
+
+// frames reports the fields that no trailer section has in good faith: who
+// takes them from there reads another message than we do.
+func frames(name []byte) bool {
+	return equalFold(name, "Content-Length") || equalFold(name, "Transfer-Encoding") || equalFold(name, "Host")
+}
+
+// Trailer yields the fields of the trailer section, in order and as sent, once
+// Done. They are in memory of their own. What is forbidden in trailers (RFC 9110
+// section 6.5.1) is among them, but for what frames a message.
+func (k *Chunks) Trailer() iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for line := range bytes.Lines(k.trailer) {
+			name, value, _ := parseLine(line[:len(line)-2]) // it was read before
+			if !yield(name, value) {
+				return
+			}
+		}
+	}
 }
 
 // sizeLine reads "1f;name=value" CRLF. White space around the size is refused:

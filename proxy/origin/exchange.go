@@ -28,7 +28,10 @@ type Response struct {
 	// Close before io.EOF closes the connection. Read and Close are for one
 	// goroutine at a time; cancelling Do's context interrupts both.
 	Body io.ReadCloser
-	// Trailer returns the trailer fields, once Body has returned io.EOF.
+	// Announced is the Trailer field, less the names that may not be in one.
+	Announced string
+	// Trailer returns the trailer fields, once Body has returned io.EOF, less
+	// those that may not be in one (RFC 9110 section 6.5.1).
 	Trailer func() field.List
 }
 
@@ -154,6 +157,9 @@ func (x *exchange) inform(h *head) error {
 		x.r.OnInformational(h.status, h.fields)
 	}
 	if x.up != nil {
+		if h.status == 100 {
+			x.up.mayProceed()
+		}
 		x.up.informed()
 		return nil
 	}
@@ -173,14 +179,14 @@ func (x *exchange) begin(h *head) {
 		x.last = x.last || h.chunked || h.length > 0 // who knows what follows
 	case h.chunked:
 		x.mode = bodyChunked
-		x.res.Trailer = x.trailer
+		x.res.Trailer, x.res.Announced = x.trailer, h.trailer
 	case h.length < 0:
 		x.mode = bodyUntilClose
 		x.last = true
 	case h.length > 0:
 		x.mode, x.left = bodySized, h.length
 	}
-	if x.up != nil && !x.up.whole.Load() && (h.status >= 400 || h.last) {
+	if x.up != nil && !x.up.whole.Load() && (h.status >= 400 || h.last || x.up.refused()) {
 		// RFC 9112 section 9.5 asks a client to stop sending to a server that
 		// has refused already.
 		x.last = true

@@ -16,6 +16,7 @@ type head struct {
 	chunked   bool          // the transfer coding is chunked
 	last      bool          // no further response may follow on the connection
 	keepAlive time.Duration // idle time the server named; 0: none
+	trailer   string        // the trailer fields that it announces, less forbidden ones
 }
 
 // headEnd returns the length of the head at the beginning of b, its empty line
@@ -131,6 +132,7 @@ type framing struct {
 	chunked          bool
 	options          string // Connection options, comma separated
 	keepAlive        string
+	trailer          string // names announced, comma separated
 }
 
 // take keeps the field if it concerns only this connection, and reports that.
@@ -148,6 +150,11 @@ func (f *framing) take(name, value string) (bool, error) {
 			}
 			return true, nil
 		}
+	case len("Trailer"):
+		if strings.EqualFold(name, "Trailer") {
+			f.announce(value)
+			return true, nil
+		}
 	case len("Connection"):
 		if strings.EqualFold(name, "Connection") {
 			if f.options != "" {
@@ -162,6 +169,20 @@ func (f *framing) take(name, value string) (bool, error) {
 		}
 	}
 	return isHopByHop(name), nil
+}
+
+// announce keeps the names of trailer fields that may come.
+func (f *framing) announce(names string) {
+	for name := range strings.SplitSeq(names, ",") {
+		name = trimBlank(name)
+		if !validName(name) || forbiddenInTrailer(name) {
+			continue
+		}
+		if f.trailer != "" {
+			name = ", " + name
+		}
+		f.trailer += name
+	}
 }
 
 // takeLength reads a Content-Length, which may be a list of equal lengths
@@ -199,7 +220,7 @@ func (h *head) apply(f *framing, minor int) error {
 	if f.options != "" {
 		h.applyOptions(f.options)
 	}
-	h.keepAlive = keepAliveTimeout(f.keepAlive)
+	h.keepAlive, h.trailer = keepAliveTimeout(f.keepAlive), f.trailer
 	return nil
 }
 

@@ -80,7 +80,7 @@ func (p *Pool) Do(ctx context.Context, r *Request) (*Response, error) {
 	if err != nil {
 		return nil, p.refuse(ErrRequest, err)
 	}
-	inline := r.hasContent() && r.ContentLength > 0 && r.ContentLength <= inlineBytesMax
+	inline := r.hasContent() && r.ContentLength > 0 && r.ContentLength <= inlineBytesMax && !r.Expect
 	if inline {
 		out, err = r.takeInline(out)
 		*buf = out[:0]

@@ -31,6 +31,12 @@ type Request struct {
 	// ContentLength is the length of Body, of which no more is read; -1 means
 	// unknown, and each Read is sent at once as a chunk.
 	ContentLength int64
+	// Expect has the server asked before content is sent (RFC 9110 section
+	// 10.1.1): it is sent once the server said 100, or nothing for a second, and
+	// not at all when the final response came first.
+	Expect bool
+	// TakesTrailers tells the server that trailer fields are wanted.
+	TakesTrailers bool
 	// Trailer is asked after Body's io.EOF when ContentLength is -1; may be nil.
 	// Fields forbidden or invalid in a trailer section are left out.
 	Trailer func() field.List
@@ -94,8 +100,16 @@ func (r *Request) appendHead(b []byte) ([]byte, error) {
 		b = strconv.AppendInt(b, max(r.ContentLength, 0), 10)
 		b = append(b, "\r\n"...)
 	}
+	if r.expects() {
+		b = append(b, "Expect: 100-continue\r\n"...)
+	}
+	if r.TakesTrailers {
+		b = append(b, "TE: trailers\r\nConnection: TE\r\n"...)
+	}
 	return append(b, "\r\n"...), nil
 }
+
+func (r *Request) expects() bool { return r.Expect && r.hasContent() }
 
 func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
@@ -109,6 +123,8 @@ func isWrittenHere(name string) bool {
 	switch len(name) {
 	case len("Host"):
 		return strings.EqualFold(name, "Host")
+	case len("Expect"):
+		return strings.EqualFold(name, "Expect")
 	case len("Content-Length"):
 		return strings.EqualFold(name, "Content-Length")
 	}

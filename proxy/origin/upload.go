@@ -16,6 +16,9 @@ const (
 	// afterSendErrorMax is how long to look for the response of a server that
 	// stopped taking the request: it has most likely been sent already.
 	afterSendErrorMax = time.Second
+	// continueMax is how long a server may take to say that it wants the content:
+	// one that does not know the expectation says nothing.
+	continueMax = time.Second
 )
 
 var uploadPool = sync.Pool{New: func() any { return new([chunkHeadBytes + uploadBytes + 2]byte) }}
@@ -33,6 +36,9 @@ type upload struct {
 	whole atomic.Bool // the last bytes are being sent: the server can have all of it
 	once  sync.Once   // StopBody
 
+	proceed chan struct{} // closed when the server wants the content, or none is sent any more; nil: it is not asked
+	decided sync.Once     // closes proceed
+
 	mu       sync.Mutex // guards below, and the read deadline until headSeen
 	headSeen bool       // the final response's head is complete
 	sent     bool       // everything was sent
@@ -41,7 +47,46 @@ type upload struct {
 }
 
 func newUpload(c *conn, r *Request, t *Timeouts) *upload {
-	return &upload{c: c, r: r, t: t, done: make(chan struct{})}
+	u := &upload{c: c, r: r, t: t, done: make(chan struct{})}
+	if r.expects() {
+		u.proceed = make(chan struct{})
+	}
+	return u
+}
+
+// mayProceed lets the content be sent that the server was asked about.
+func (u *upload) mayProceed() {
+	if u.proceed != nil {
+		u.decided.Do(func() { close(u.proceed) })
+	}
+}
+
+// asks waits for the server's word about the content.
+func (u *upload) asks() {
+	if u.proceed == nil {
+		return
+	}
+	silent := time.NewTimer(continueMax)
+	defer silent.Stop()
+	select {
+	case <-u.proceed:
+	case <-silent.C:
+		u.mayProceed()
+	}
+}
+
+// refused reports that the final response came instead of a word about the
+// content.
+func (u *upload) refused() bool {
+	if u.proceed == nil {
+		return false
+	}
+	select {
+	case <-u.proceed:
+		return false
+	default:
+		return true
+	}
 }
 
 func (u *upload) run() {
@@ -93,6 +138,10 @@ func (u *upload) send() (fromBody bool, err error) {
 	buf := uploadPool.Get().(*[chunkHeadBytes + uploadBytes + 2]byte)
 	defer uploadPool.Put(buf)
 	left := u.r.ContentLength
+	u.asks()
+	if u.stop.Load() {
+		return false, errStopped
+	}
 	for {
 		piece := buf[chunkHeadBytes : chunkHeadBytes+uploadBytes]
 		if left >= 0 {
@@ -164,6 +213,7 @@ func (u *upload) write(b []byte) error {
 // halt ends the sending without waiting for it.
 func (u *upload) halt() {
 	u.stop.Store(true)
+	u.mayProceed()
 	_ = u.c.nc.SetWriteDeadline(time.Unix(1, 0)) // fails only when closed, which ends a write as well
 	select {
 	case <-u.done:
