@@ -144,7 +144,7 @@ func (p *Proxy) refuseCheckIn(x *exchange, err error) {
 		if refused.FirstSeen != "" {
 			more = field.List{
 				{Name: firstSeenName, Value: refused.FirstSeen},
-				{Name: "Set-Cookie", Value: firstSeenCookie + "=" + refused.FirstSeen + "; Max-Age=900; Path=/; HttpOnly; SameSite=Lax"},
+				{Name: "Set-Cookie", Value: firstSeenCookie + "=" + refused.FirstSeen + "; Max-Age=900; Path=/; HttpOnly; SameSite=Lax" + x.secureCookie()},
 			}
 		}
 	}

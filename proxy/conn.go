@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -42,9 +43,11 @@ type conn struct {
 	net.Conn
 	door   *door
 	tcp    *net.TCPConn    // nil when it is not one
-	raw    syscall.RawConn // nil when it is not TCP
+	raw    syscall.RawConn // nil when it is not TCP, or not in plain
 	await  func(fd uintptr) bool
 	remote string // the client's address, without port
+	scheme string // of what is asked over it
+	tls    secured
 
 	in       *[]byte // from the pools of buffers; nil while the connection is idle
 	r, w     int     // received and not used: (*in)[r:w]
@@ -65,12 +68,17 @@ var (
 )
 
 func newConn(d *door, nc net.Conn) *conn {
-	c := &conn{Conn: nc, door: d}
+	c := &conn{Conn: nc, door: d, scheme: "http"}
 	c.remote = nc.RemoteAddr().String()
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.remote = host
 	}
-	if c.tcp, _ = nc.(*net.TCPConn); c.tcp != nil {
+	below := nc
+	if t, ok := nc.(*tls.Conn); ok {
+		c.scheme, c.tls = "https", securedBy(t)
+		below = transport(t)
+	}
+	if c.tcp, _ = below.(*net.TCPConn); c.tcp != nil && !c.tls.is {
 		c.raw, _ = c.tcp.SyscallConn() // fails for a closed connection only: then reading tells
 		c.await = c.readReady
 	}
@@ -332,11 +340,24 @@ func (c *conn) inform(head []byte) {
 }
 
 // abort has the connection reset rather than ended, so that a body delimited by
-// the connection's end does not look whole.
+// the connection's end does not look whole. Over TLS no closing alert is sent
+// either.
 func (c *conn) abort() {
 	if c.tcp != nil {
 		_ = c.tcp.SetLinger(0) // the reset is all that is left to do for the client
 	}
+	if c.tls.is {
+		c.breakOff()
+	}
+}
+
+// breakOff implements occupant.
+func (c *conn) breakOff() {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close() // what is under way finds out
+		return
+	}
+	_ = c.Conn.Close() // as above
 }
 
 // linger ends our side and reads for a moment what the client still sends, so

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -9,20 +10,33 @@ import (
 	"time"
 )
 
-// door takes connections that speak HTTP/1.1 and has each served by a
-// goroutine of its own.
+// door takes connections and has each served by a goroutine of its own.
 type door struct {
-	proxy  *Proxy
-	ending atomic.Bool // no connection waits for another request
+	proxy     *Proxy
+	ending    atomic.Bool   // no connection waits for another request
+	greetings chan struct{} // holds one for each TLS handshake under way
 
 	mu      sync.Mutex // guards what follows
-	inside  map[*conn]struct{}
+	inside  map[occupant]struct{}
 	closing bool
 	empty   chan struct{} // closed once closing and nobody is inside
 }
 
+// occupant is a connection inside, whatever it speaks. Anybody may call its
+// methods.
+type occupant interface {
+	// wake has it end soon when it waits for a request, and behind its answers
+	// otherwise. The door is ending already.
+	wake()
+	// breakOff closes what it runs over at once, without a word to the client.
+	breakOff()
+}
+
 func newDoor(p *Proxy) *door {
-	return &door{proxy: p, inside: make(map[*conn]struct{}), empty: make(chan struct{})}
+	return &door{
+		proxy: p, inside: make(map[occupant]struct{}), empty: make(chan struct{}),
+		greetings: make(chan struct{}, greetingsMax),
+	}
 }
 
 // connectionsMax bounds how many connections are open at once. Beyond it new
@@ -33,8 +47,9 @@ const connectionsMax = 256 << 10
 // connection, as it does when it is out of file descriptors.
 const acceptPauseMax = time.Second
 
-// serve takes connections until the listener is closed.
-func (d *door) serve(ln net.Listener) error {
+// serve takes connections until the listener is closed. With secure they speak
+// TLS.
+func (d *door) serve(ln net.Listener, secure *tls.Config) error {
 	places := make(chan struct{}, connectionsMax)
 	var pause time.Duration
 	for {
@@ -51,18 +66,26 @@ func (d *door) serve(ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		c := newConn(d, nc)
-		if !d.enter(c) {
-			_ = nc.Close() // too late for it
-			<-places
-			continue
-		}
 		go func() {
 			defer func() { <-places }()
-			defer d.leave(c)
-			c.run()
+			if secure != nil {
+				d.greet(nc, secure)
+			} else {
+				d.serveHTTP1(nc)
+			}
 		}()
 	}
+}
+
+// serveHTTP1 serves a connection that speaks HTTP/1, until it ends.
+func (d *door) serveHTTP1(nc net.Conn) {
+	c := newConn(d, nc)
+	if !d.enter(c) {
+		_ = nc.Close() // too late for it
+		return
+	}
+	defer d.leave(c)
+	c.run()
 }
 
 // passing reports whether an error of Accept concerns one connection, or may
@@ -73,7 +96,8 @@ func passing(err error) bool {
 	return errors.As(err, &ne) && ne.Temporary()
 }
 
-func (d *door) enter(c *conn) bool {
+// enter lets c in, unless the door shuts.
+func (d *door) enter(c occupant) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closing {
@@ -83,7 +107,7 @@ func (d *door) enter(c *conn) bool {
 	return true
 }
 
-func (d *door) leave(c *conn) {
+func (d *door) leave(c occupant) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.inside, c)
@@ -119,7 +143,7 @@ func (d *door) shutdown(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	for c := range d.inside {
-		_ = c.Conn.Close() // what is under way is broken off
+		c.breakOff()
 	}
 	d.mu.Unlock()
 	return ctx.Err()

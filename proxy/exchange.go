@@ -28,6 +28,7 @@ type exchange struct {
 	stopBody  func()    // makes reads of body return soon, when it is not wanted any more; may be nil
 	expects   bool      // the client waits for 100 before it sends body: the first read of that brings it
 	remote    string    // address of the client, without port
+	tls       secured   // what is known of its TLS connection
 	arrived   time.Time
 
 	trailer       func() field.List // of body, once that has returned io.EOF; nil: there is none to pass on

@@ -52,6 +52,7 @@ type gate struct {
 	memory   int64              // of the cache; 0: 64 MiB
 	disk     *cache.DiskOptions // below it; nil: none
 	window   int64              // of flights; 0 for the default
+	covers   func(sni, host string) bool
 
 	mu      sync.Mutex // guards fetches
 	fetches []string   // "METHOD target" of what reached the origin
@@ -130,7 +131,7 @@ func (g *gate) launch(dial func() (net.Conn, error), routes func(*Upstream) []*R
 		t.Fatal(err)
 	}
 	g.upstream = &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}
-	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window}, NewTable(routes(g.upstream)))
+	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window, Covers: g.covers}, NewTable(routes(g.upstream)))
 	served := make(chan error, 1)
 	go func() { served <- g.proxy.Serve(g.ln) }()
 	g.land = func() {

@@ -95,11 +95,11 @@ var errPanicked = errors.New("the exchange panicked")
 func (h *h1) read() (status int, refusal string) {
 	x := &h.exchange
 	x.fields, x.out = &h.head, h
-	x.arrived, x.scheme, x.version = time.Now(), "http", "1.1"
+	x.arrived, x.scheme, x.version = time.Now(), h.conn.scheme, "1.1"
 	if h.head.Minor == 0 {
 		x.version = "1.0"
 	}
-	x.remote = h.conn.remote
+	x.remote, x.tls = h.conn.remote, h.conn.tls
 	x.method = methodName(h.head.Method)
 	if x.length = h.head.Length; x.length != 0 {
 		h.upload.begin(h)
@@ -135,16 +135,20 @@ func takesTrailers(f field.Fields) bool {
 	return listHas(string(f.Peek("TE")), "trailers") && field.ConnectionNames(f, []byte("TE"))
 }
 
-var httpScheme, rootTarget = []byte("http://"), []byte("/")
+var httpScheme, httpsScheme, rootTarget = []byte("http://"), []byte("https://"), []byte("/")
 
 // readTargetForm returns the target in origin-form and the authority it is
 // for: an absolute-form (RFC 9112 section 3.2.2) names the same as Host does.
 func (h *h1) readTargetForm() (raw, authority []byte, refusal string) {
 	raw, authority = h.head.Target, h.head.Host
-	if raw[0] == '/' || len(raw) < len(httpScheme) || !bytes.EqualFold(raw[:len(httpScheme)], httpScheme) {
+	scheme := httpScheme
+	if h.scheme == "https" {
+		scheme = httpsScheme
+	}
+	if raw[0] == '/' || len(raw) < len(scheme) || !bytes.EqualFold(raw[:len(scheme)], scheme) {
 		return raw, authority, ""
 	}
-	rest := raw[len(httpScheme):]
+	rest := raw[len(scheme):]
 	end := bytes.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)

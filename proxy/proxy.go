@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,6 +27,10 @@ type Options struct {
 	// FlightWindow bounds what a flight beyond a route's MaxObjectBytes holds
 	// in memory; 0 is 4 MiB.
 	FlightWindow int64
+	// Covers reports whether the certificate shown to clients who name sni in
+	// their TLS handshake, or none where it is empty, is good for host. nil: for
+	// sni alone.
+	Covers func(sni, host string) bool
 }
 
 // A Proxy answers requests by its routes.
@@ -35,6 +40,7 @@ type Proxy struct {
 	log      *slog.Logger
 	access   accessLog
 	window   int64
+	covers   func(sni, host string) bool
 
 	table    atomic.Pointer[Table]
 	flights  *coalesce.Group[*landing]
@@ -63,6 +69,7 @@ func New(o Options, t *Table) *Proxy {
 		recorder: o.Recorder,
 		log:      o.Log,
 		window:   o.FlightWindow,
+		covers:   o.Covers,
 		flights:  coalesce.NewGroup[*landing](),
 		blocks:   coalesce.NewGroup[*blockLanding](),
 	}
@@ -71,6 +78,9 @@ func New(o Options, t *Table) *Proxy {
 	}
 	if p.window <= 0 {
 		p.window = flightWindowBytes
+	}
+	if p.covers == nil {
+		p.covers = func(sni, host string) bool { return sni == host }
 	}
 	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
 	p.access.set(o.Access, p.log)
@@ -85,17 +95,28 @@ func New(o Options, t *Table) *Proxy {
 // under way go on by the old one.
 func (p *Proxy) Swap(t *Table) { p.table.Store(t) }
 
+// Serves reports whether any route takes requests for the host, which is in
+// lower case and without port.
+func (p *Proxy) Serves(host string) bool { return p.table.Load().Serves(host) }
+
 // SetAccess changes what the access log holds, at once.
 func (p *Proxy) SetAccess(a AccessLog) { p.access.set(a, p.log) }
 
 // Serve answers HTTP/1.1 from ln until Shutdown or an error of the listener.
 // After Shutdown it returns nil.
-func (p *Proxy) Serve(ln net.Listener) error {
+func (p *Proxy) Serve(ln net.Listener) error { return p.take(ln, nil) }
+
+// ServeTLS is Serve for connections that begin with a TLS handshake. Which
+// protocols are spoken inside is agreed there: secure.NextProtos are Protocols,
+// or some of them.
+func (p *Proxy) ServeTLS(ln net.Listener, secure *tls.Config) error { return p.take(ln, secure) }
+
+func (p *Proxy) take(ln net.Listener, secure *tls.Config) error {
 	ours := &listener{Listener: ln}
 	p.mu.Lock()
 	p.listeners = append(p.listeners, ours)
 	p.mu.Unlock()
-	err := p.door.serve(ours)
+	err := p.door.serve(ours, secure)
 	if p.draining.Load() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}

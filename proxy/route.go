@@ -119,6 +119,16 @@ func (t *Table) find(host, path []byte, method string) (rt *Route, allow []strin
 	return pick(t.any, path, method)
 }
 
+// Serves reports whether any route takes requests for the host, which is in
+// lower case and without port.
+func (t *Table) Serves(host string) bool {
+	if len(t.any) > 0 || t.exact[host] != nil {
+		return true
+	}
+	_, rest, found := strings.Cut(host, ".")
+	return found && t.wildcard[rest] != nil
+}
+
 // pick takes the longest path first and lets methods choose among routes of
 // that path only: a GET on the check-in path is 405, not another route's page.
 func pick(set []*Route, path []byte, method string) (rt *Route, allow []string) {

@@ -19,6 +19,10 @@ func (p *Proxy) serve(x *exchange) {
 		p.noRoute(x, allow)
 		return
 	}
+	if x.tls.is && !p.meant(x, rt) {
+		p.misdirected(x)
+		return
+	}
 	x.route = rt
 	if rt.Identity != nil && !p.identify(x, rt.Identity) {
 		return

@@ -60,6 +60,9 @@ type counters struct {
 	blocksChanged  atomic.Int64
 	panics         atomic.Int64
 	refused        []atomic.Int64 // by the index of an http1.Refusal
+	handshakes     [greetingOutcomes]atomic.Int64
+	resumed        atomic.Int64
+	misdirected    atomic.Int64
 
 	contradictions contradictions
 }
@@ -118,6 +121,13 @@ type Stats struct {
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
 
+	// Handshakes counts TLS handshakes over TCP by what became of them: "done", or why
+	// there is no connection.
+	Handshakes  map[string]int64
+	Resumed     int64 // of those done, the ones that resumed a session
+	Greeting    int   // handshakes under way
+	Misdirected int64 // requests for a host that their connection is not for (421)
+
 	// Contradictions counts, by school, requests that spoke for somebody else
 	// than their credential does.
 	Contradictions map[string]uint64
@@ -148,6 +158,13 @@ func (p *Proxy) Stats() Stats {
 		CodingsLeft:    p.coder.left.Load(),
 		CodingsDropped: p.coder.dropped.Load(),
 		Contradictions: c.contradictions.all(),
+		Handshakes:     make(map[string]int64, greetingOutcomes),
+		Resumed:        c.resumed.Load(),
+		Greeting:       len(p.door.greetings),
+		Misdirected:    c.misdirected.Load(),
+	}
+	for o := range greetingOutcomes {
+		st.Handshakes[o.String()] = c.handshakes[o].Load()
 	}
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()

@@ -243,6 +243,7 @@ func needsRestart(was, is *config.Config) []string {
 		}
 	}
 	add("listen", was.Listen == is.Listen)
+	add("tls.ticket_keys", was.TLS.TicketKeys == is.TLS.TicketKeys)
 	add("ops", !bares(was, is))
 	add("cache.memory", was.Cache.Memory == is.Cache.Memory)
 	add("cache.disk", was.Cache.Disk == is.Cache.Disk)

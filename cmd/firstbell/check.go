@@ -80,7 +80,12 @@ func plural(before string, n int, noun string) string {
 // roster were left out.
 func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "listen\t%s\n", c.Listen.HTTP)
+	if c.Listen.HTTP != "" {
+		fmt.Fprintf(t, "listen\t%s\n", c.Listen.HTTP)
+	}
+	if c.Listen.HTTPS != "" {
+		fmt.Fprintf(t, "tls\t%s; %s\n", c.Listen.HTTPS, tlsMeaning(&c.TLS))
+	}
 	if c.Listen.Ops != "" {
 		fmt.Fprintf(t, "ops\t%s\n", c.Listen.Ops)
 	}

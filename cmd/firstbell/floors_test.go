@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"attendance/sink":      2,
 	"attendance/export":    2,
 	"proxy/identity":       2,
+	"proxy/certs":          2,
 	"cache":                1,
 	"attendance":           1,
 	"proxy/origin":         1,

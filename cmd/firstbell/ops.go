@@ -179,6 +179,11 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 {{with .Collect}}{{if .Records}}<tr><td>collected</td><td>{{.Records}}, {{.Repeats}} came again{{if .Differing}}, {{.Differing}} of them with another body{{end}}</td></tr>{{end}}{{end}}
 {{range .Sinks}}<tr><td>sink {{.Name}}</td><td>{{template "delivery" .Delivery}}{{if .Parked}}, <span class="bad">{{.Parked}} parked: firstbell attendance parked -sink {{.Name}}</span>{{end}}</td></tr>{{end}}
 </table>{{end}}
+{{with .TLS}}<h2>TLS</h2><table>
+<tr><td>certificates</td><td>{{.Certificates}}{{if .Problems}}, <span class="bad">{{.Problems}} with a problem</span>{{end}}{{with .Tickets}}<br><span class="bad">{{.}}</span>{{end}}</td></tr>
+{{range $i, $c := .First}}{{if or .Problem (lt $i 3)}}<tr><td>{{index .Names 0}}</td><td>until {{.Expires.Format "2006-01-02 15:04:05 MST"}}{{with .Problem}}, <span class="bad">{{.}}</span>{{end}}</td></tr>{{end}}{{end}}
+<tr><td>handshakes</td><td>{{range $name, $n := .Handshakes}}{{if $n}}{{$n}} {{$name}} {{end}}{{end}}({{.Resumed}} resumed)</td></tr>
+{{if .Misdirected}}<tr><td>for another host</td><td class="n">{{.Misdirected}}</td></tr>{{end}}</table>{{end}}
 {{if .Identities}}<h2>Identities</h2><table><tr><th>identity</th><th>known</th><th>verified</th><th>refused</th><th>state</th></tr>
 {{range .Identities}}<tr><td>{{.Name}}</td><td class="n">{{.Known}}</td><td class="n">{{.Verified}}</td><td class="n">{{.Invalid}}</td>
 <td>{{if .Error}}<span class="bad">{{.Error}}</span>{{else}}<span class="good">well</span>{{end}}{{with .Keys}}, {{.Keys}} keys since {{.Since.Format "2006-01-02 15:04:05 MST"}}{{end}}</td></tr>{{end}}</table>{{end}}

@@ -97,6 +97,11 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return err
 	}
+	if s.certs != nil {
+		if err := s.certs.Load(config.Pairs(&c.TLS)); err != nil {
+			return err
+		}
+	}
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	resize(origins)
@@ -134,6 +139,7 @@ func keepUntilRestart(c, was *config.Config) {
 		c.Ops = was.Ops
 	}
 	c.Listen, c.Attendance = was.Listen, was.Attendance
+	c.TLS.TicketKeys = was.TLS.TicketKeys
 	c.Cache.Memory, c.Cache.Disk = was.Cache.Memory, was.Cache.Disk
 }
 

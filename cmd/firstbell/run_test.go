@@ -56,11 +56,12 @@ func firstbell(t *testing.T, args ...string) (stdout, stderr string, err error) 
 // running is a firstbell that serves in this process.
 type running struct {
 	web, ops string // addresses
+	https    string // "" in quotes without one
 	log      *noise
 	stop     func() error // ends it as SIGTERM does
 }
 
-var servingLine = regexp.MustCompile(`msg=serving http=(\S+) ops=(\S*)`)
+var servingLine = regexp.MustCompile(`msg=serving http=(\S+) ops=(\S*) https=(\S*)`)
 
 func serve(t *testing.T, file string, args ...string) *running {
 	t.Helper()
@@ -81,7 +82,7 @@ func serve(t *testing.T, file string, args ...string) *running {
 	})
 	for {
 		if m := servingLine.FindStringSubmatch(r.log.String()); m != nil {
-			r.web, r.ops = m[1], m[2]
+			r.web, r.ops, r.https = m[1], m[2], m[3]
 			return r
 		}
 		select {

@@ -20,6 +20,7 @@ import (
 	"firstbell/cache"
 	"firstbell/cmd/firstbell/config"
 	"firstbell/proxy"
+	"firstbell/proxy/certs"
 )
 
 const serveUsage = `serve -config FILE
@@ -91,7 +92,9 @@ type server struct {
 	options *serveOptions
 	started time.Time
 
-	web, opsNet net.Listener // opsNet: nil without ops
+	web, opsNet net.Listener // nil where the file names no address
+	secureNet   net.Listener // as above: what speaks TLS
+	certs       *certs.Store // nil without secureNet
 	cache       *cache.Cache
 	takes       *attendant // check-ins; nil without attendance
 	proxy       *proxy.Proxy
@@ -135,13 +138,19 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.web, err = listen("listen.http", c.Listen.HTTP); err != nil {
-		return s, err
-	}
-	if c.Listen.Ops != "" {
-		if s.opsNet, err = listen("listen.ops", c.Listen.Ops); err != nil {
+	for _, l := range []struct {
+		to           *net.Listener
+		key, address string
+	}{{&s.web, "listen.http", c.Listen.HTTP}, {&s.secureNet, "listen.https", c.Listen.HTTPS}, {&s.opsNet, "listen.ops", c.Listen.Ops}} {
+		if l.address == "" {
+			continue
+		}
+		if *l.to, err = listen(l.key, l.address); err != nil {
 			return s, err
 		}
+	}
+	if err := s.openCertificates(c); err != nil {
+		return s, err
 	}
 	if s.cache, err = cache.New(cacheOf(c)); err != nil {
 		return s, fmt.Errorf("making the cache: %w", err)
@@ -168,7 +177,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
-	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o)}, table)
+	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o), Covers: s.covers()}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}
@@ -196,18 +205,24 @@ func listen(key, address string) (net.Listener, error) {
 // run serves until ctx ends or a listener breaks, then answers what is under
 // way and closes everything. It is called once.
 func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
-	broken := make(chan error, 2)
+	broken := make(chan error, 3)
 	boundMemory(int64(s.now.Load().config.Cache.Memory))
 	s.background("the cache", s.cache.Run)
 	if s.takes != nil {
 		s.takes.start(s)
 	}
-	go func() { broken <- s.proxy.Serve(s.web) }()
+	if s.web != nil {
+		go func() { broken <- s.proxy.Serve(s.web) }()
+	}
+	if s.secureNet != nil {
+		s.background("the certificates", s.certs.Run)
+		go func() { broken <- s.proxy.ServeTLS(s.secureNet, s.certs.Config(proxy.Protocols...)) }()
+	}
 	if s.opsNet != nil {
 		go func() { broken <- s.ops.Serve(s.opsNet) }()
 	}
 	s.ready.Store(true)
-	s.log.Info("serving", "http", s.web.Addr().String(), "ops", addrOf(s.opsNet), "version", buildVersion().Version)
+	s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version)
 	var err error
 	for serving := true; serving; {
 		select {
@@ -260,7 +275,7 @@ func (s *server) close() error {
 	if s.ops != nil {
 		errs = append(errs, s.ops.Close())
 	}
-	for _, ln := range []net.Listener{s.web, s.opsNet} {
+	for _, ln := range []net.Listener{s.web, s.secureNet, s.opsNet} {
 		if ln != nil {
 			_ = ln.Close() // a server has closed it already, or nobody used it
 		}

@@ -25,6 +25,7 @@ type statusReport struct {
 	Origins    []originStatus   `json:"origins"`
 	Attendance *attendStatus    `json:"attendance,omitempty"`
 	Identities []identityStatus `json:"identities,omitempty"`
+	TLS        *tlsStatus       `json:"tls,omitempty"`
 
 	// Contradictions counts by school the check-ins that named another student
 	// than their credential does.
@@ -226,6 +227,7 @@ func (s *server) report() *statusReport {
 		r.Identities = append(r.Identities, identityReport(v))
 	}
 	r.Contradictions = p.Contradictions
+	r.TLS = tlsStatusOf(s, &p)
 	return r
 }
 

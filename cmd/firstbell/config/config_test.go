@@ -124,8 +124,9 @@ var mistakes = []mistake{
 	{"open ops without token", `"127.0.0.1:9900"`, `▸":9900"`, "listen.ops", "no token guards it", "token_file"},
 	{"short token", "timezone:", "ops: {token: ▸abc}\ntimezone:", "ops.token", "3 characters", "openssl rand"},
 	{"two tokens", "timezone:", "ops: {token: ▸0123456789abcdef, token_file: x}\ntimezone:", "ops.token", "both given", "keep token_file"},
-	{"https", `{http: ":8080",`, `{http: ":8080", ▸https: ":443",`, "listen.https", "not in this version", "remove it"},
-	{"tls", "timezone:", "▸tls: {certificates: []}\ntimezone:", "tls", "not in this version", "remove it"},
+	{"https without certificates", `{http: ":8080",`, `{http: ":8080", https: ▸":443",`, "listen.https", "no certificate to show", "tls: {certificates"},
+	{"https on the same port", `{http: ":8080",`, `{http: ":8080", https: ▸":8080",`, "listen.https", "is taken by listen.http", ":443"},
+	{"tls and nothing that speaks it", "timezone:", "▸tls: {certificates: [{cert: a, key: b}]}\ntimezone:", "tls", "nothing listens", "https"},
 
 	// Time.
 	{"unknown zone", "Asia/Seoul", "▸Asia/Soul", "timezone", `no time zone "Asia/Soul"`, "Asia/Seoul"},

@@ -20,7 +20,7 @@ type Config struct {
 	Attendance *Attendance           `yaml:"attendance" eg:"{journal: /var/lib/firstbell/journal}"`
 	Routes     []*Route              `yaml:"routes" eg:"[{hosts: [\"*\"], origin: lms, cache: {}}]"`
 	Log        Log                   `yaml:"log" eg:"{access: true}"`
-	_          struct{}              `yaml:"tls" later:"HTTPS and certificates come with a later one"`
+	TLS        TLS                   `yaml:"tls" eg:"{certificates: [{cert: school.pem, key: school.key}]}"`
 	_          struct{}              `yaml:"warm" later:"warming the cache before the bell comes with a later one"`
 	_          struct{}              `yaml:"freeze" later:"freezing changes during lessons comes with a later one"`
 	_          struct{}              `yaml:"waiting_room" later:"the waiting room comes with a later one"`
@@ -36,8 +36,21 @@ type Listen struct {
 	HTTP  string        `yaml:"http" eg:"\":8080\""`
 	Drain time.Duration `yaml:"drain" eg:"30s"`              // how long requests under way may take at the end; 30 s unless said
 	Ops   string        `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
-	_     struct{}      `yaml:"https" later:"HTTPS, HTTP/2 and HTTP/3 come with a later one; until then put a TLS terminator in front"`
+	HTTPS string        `yaml:"https" eg:"\":443\""`         // empty: nothing is encrypted here
 	_     struct{}      `yaml:"proxy_protocol" later:"the PROXY protocol comes with a later one"`
+}
+
+// TLS is what clients are shown on listen.https.
+type TLS struct {
+	Certificates []Certificate `yaml:"certificates" eg:"[{cert: school.pem, key: school.key}]"`
+	TicketKeys   string        `yaml:"ticket_keys" eg:"/etc/firstbell/ticket.keys"` // for nodes that resume each other's sessions; without it each has its own
+}
+
+// Certificate is a chain, its leaf first, and the leaf's key, in PEM. Changed
+// files are taken while firstbell runs.
+type Certificate struct {
+	Cert string `yaml:"cert" eg:"/etc/firstbell/school.pem"`
+	Key  string `yaml:"key" eg:"/etc/firstbell/school.key"`
 }
 
 // Ops guards the ops listener when it is not on a loopback address.

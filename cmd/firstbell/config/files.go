@@ -17,6 +17,7 @@ func (v *validator) serving() {
 		v.tokenLength("ops.token_file", o.Token)
 	}
 	v.identitySecrets()
+	v.readCertificates()
 	v.writableDir("cache.disk.path", v.c.Cache.Disk.Path)
 	a := v.c.Attendance
 	if a == nil {

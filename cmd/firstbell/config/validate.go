@@ -91,6 +91,7 @@ func split(reason string) (what, fix string) {
 
 func (v *validator) all() {
 	v.listen()
+	v.tls()
 	v.zone()
 	v.timetables()
 	v.schools()
@@ -102,7 +103,9 @@ func (v *validator) all() {
 
 func (v *validator) listen() {
 	l := &v.c.Listen
-	if l.HTTP == "" {
+	if l.HTTP == "" && l.HTTPS != "" {
+		// Only over TLS: nothing to say.
+	} else if l.HTTP == "" {
 		v.wrong("listen.http", `add listen: {http: ":8080"}`, "there is no address to listen on")
 	} else {
 		v.address("listen.http", l.HTTP, ":8080")

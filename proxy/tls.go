@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Protocols are what is spoken inside TLS over TCP, by their names in ALPN, the
+// best first.
+var Protocols = []string{"http/1.1"}
+
+const (
+	// greetingTimeMax is how long a client may take for its handshake. A phone at
+	// the edge of its network needs three seconds for four round trips.
+	greetingTimeMax = 10 * time.Second
+	// greetingsMax bounds the handshakes under way: at 40 KiB each they take
+	// 160 MiB. Beyond it a connection waits for its turn, within its time.
+	greetingsMax = 4096
+)
+
+// secured is what an exchange knows of the TLS connection it came by. The zero
+// value is that of one in plain.
+type secured struct {
+	is   bool
+	name string // the host named in the handshake (SNI), in lower case; empty: none
+}
+
+func securedBy(t *tls.Conn) secured {
+	return secured{is: true, name: strings.ToLower(t.ConnectionState().ServerName)}
+}
+
+// greetingOutcome says what became of a handshake.
+type greetingOutcome uint8
+
+const (
+	greetingDone     greetingOutcome = iota
+	greetingBusy                     // no turn came in time
+	greetingSlow                     // the client took too long
+	greetingLeft                     // the client went away
+	greetingPlain                    // it spoke HTTP without TLS
+	greetingGarbage                  // it spoke something else
+	greetingUnknown                  // it named a host that no route serves
+	greetingRejected                 // it did not take what it was shown, as the certificate
+	greetingRefused                  // no version, cipher or protocol in common, or a broken message
+	greetingOutcomes
+)
+
+var greetingNames = [greetingOutcomes]string{
+	"done", "busy", "slow", "left", "plain-http", "not-tls", "unknown-name", "rejected-by-client", "refused",
+}
+
+// String returns the outcome as logs and metrics spell it.
+func (o greetingOutcome) String() string { return greetingNames[o] }
+
+// greeting is a connection during its handshake, and what TLS runs over after.
+type greeting struct {
+	net.Conn
+	stranger bool // the name it asked for is not ours
+}
+
+// UnknownName is called by whoever answers the handshake when it names a host
+// that is not served here.
+func (g *greeting) UnknownName() { g.stranger = true }
+
+// wake implements occupant: who has asked for nothing yet loses nothing.
+func (g *greeting) wake() { g.breakOff() }
+
+// breakOff implements occupant.
+func (g *greeting) breakOff() { _ = g.Conn.Close() } // the handshake finds out
+
+// transport is what a connection's TLS runs over, as it was accepted.
+func transport(t *tls.Conn) net.Conn {
+	if g, ok := t.NetConn().(*greeting); ok {
+		return g.Conn
+	}
+	return t.NetConn()
+}
+
+// greet takes a connection through its handshake and serves what it speaks.
+func (d *door) greet(nc net.Conn, secure *tls.Config) {
+	g := &greeting{Conn: nc}
+	if !d.enter(g) {
+		_ = nc.Close() // too late for it
+		return
+	}
+	t, outcome := d.handshake(g, secure)
+	d.leave(g)
+	if outcome != greetingDone {
+		d.proxy.counters.handshakes[outcome].Add(1)
+		_ = nc.Close() // the client has its answer, or will have none
+		return
+	}
+	state := t.ConnectionState()
+	if state.DidResume {
+		d.proxy.counters.resumed.Add(1)
+	}
+	d.proxy.counters.handshakes[greetingDone].Add(1)
+	switch state.NegotiatedProtocol {
+	default:
+		d.serveHTTP1(t)
+	}
+}
+
+// handshake returns the connection that came of it, in time and in turn.
+func (d *door) handshake(g *greeting, secure *tls.Config) (*tls.Conn, greetingOutcome) {
+	ctx, cancel := context.WithTimeout(context.Background(), greetingTimeMax)
+	defer cancel()
+	select {
+	case d.greetings <- struct{}{}:
+		defer func() { <-d.greetings }()
+	case <-ctx.Done():
+		return nil, greetingBusy
+	}
+	t := tls.Server(g, secure)
+	err := t.HandshakeContext(ctx)
+	if err == nil {
+		return t, greetingDone
+	}
+	outcome := g.failed(ctx, err)
+	d.proxy.log.Debug("a TLS handshake came to nothing", "remote", g.RemoteAddr().String(), "reason", outcome.String(), "error", err)
+	return nil, outcome
+}
+
+// failed says why there is no connection, and answers who spoke plainly.
+func (g *greeting) failed(ctx context.Context, err error) greetingOutcome {
+	if strange, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if strange.Conn != nil && plainHTTP(strange.RecordHeader[:]) {
+			g.answerPlainly()
+			return greetingPlain
+		}
+		return greetingGarbage
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	switch {
+	case g.stranger:
+		return greetingUnknown
+	case ctx.Err() != nil, timedOut(err):
+		return greetingSlow
+	case ok && op.Op == "remote error":
+		return greetingRejected
+	case ok, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+		return greetingLeft
+	}
+	return greetingRefused
+}
+
+// plainHTTP reports whether the first bytes are those of a request.
+func plainHTTP(b []byte) bool {
+	for _, method := range [...]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH"} {
+		if bytes.HasPrefix(b, []byte(method)) {
+			return true
+		}
+	}
+	return false
+}
+
+// answerPlainly tells somebody who sent a request without TLS what is wrong.
+func (g *greeting) answerPlainly() {
+	body := problemJSON(nil, http.StatusBadRequest, "this port speaks TLS: ask with https://")
+	head := appendField(appendStatusLine(nil, http.StatusBadRequest), "Content-Type", problemType)
+	head = append(append(appendLength(head, int64(len(body))), "Connection: close\r\n\r\n"...), body...)
+	if g.SetDeadline(time.Now().Add(informTimeMax)) == nil {
+		_, _ = g.Write(head) // more cannot be done for it
+	}
+}
+
+// meant reports whether the connection that x came by is meant for its host: the
+// client has seen a certificate for it, and the name in the handshake leads to
+// the same route (RFC 9110 section 7.4). Who could name none, as an address is no
+// name for it (RFC 6066 section 3), has named nothing else.
+func (p *Proxy) meant(x *exchange, rt *Route) bool {
+	name := x.tls.name
+	if name == text(x.host) {
+		return true
+	}
+	if name == "" {
+		_, err := netip.ParseAddr(strings.Trim(text(x.host), "[]"))
+		return err == nil || p.covers("", text(x.host))
+	}
+	if !p.covers(name, text(x.host)) {
+		return false
+	}
+	same, _ := p.table.Load().find([]byte(name), x.target.path, x.method)
+	return same == rt
+}
+
+// misdirected answers a request on a connection that is for another host.
+func (p *Proxy) misdirected(x *exchange) {
+	p.counters.misdirected.Add(1)
+	p.refuse(x, http.StatusMisdirectedRequest, "this connection was made for another host; ask for this one over a connection of its own")
+}
+
+// secureCookie is what a cookie of ours ends with: one that was set over TLS is
+// not sent in plain.
+func (x *exchange) secureCookie() string {
+	if x.scheme == "https" {
+		return "; Secure"
+	}
+	return ""
+}
