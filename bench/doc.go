@@ -4,7 +4,9 @@
 //   - bench/bell generates a roster and plays a morning of students over real
 //     TCP connections, checking every byte they are given;
 //   - bench/lms is a learning platform with a weak heart, the origin of the
-//     demo.
+//     demo;
+//   - bench/raw plays raw requests and answers that parsers are known to read in
+//     two ways through any proxy.
 //
 // It promises that nothing below imports a package of firstbell: what is
 // measured and checked here is only what anybody can see from outside. Only

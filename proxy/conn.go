@@ -15,6 +15,7 @@ import (
 
 const (
 	headBytesMax  = 16 << 10               // request line and fields; a school's cookies reach 6 kB
+	emptyLinesMax = 8                      // before a request: old clients send one behind content
 	headTimeMax   = 10 * time.Second       // for the rest of a head that did not come at once
 	idleTimeMax   = 75 * time.Second       // between two requests of a connection
 	uploadIdleMax = 30 * time.Second       // between two pieces of a request's content
@@ -106,7 +107,7 @@ func (c *conn) run() {
 // awaitHead waits for a request's head and returns its length; 0 when the
 // connection is over. The error is an *http1.Refusal.
 func (c *conn) awaitHead() (int, error) {
-	seen, timed := 0, false
+	seen, empty, timed := 0, 0, false
 	for {
 		if c.w > c.r {
 			end, err := http1.End((*c.in)[c.r:c.w], seen)
@@ -114,6 +115,9 @@ func (c *conn) awaitHead() (int, error) {
 				return 0, err
 			}
 			if end == len("\r\n") {
+				if empty++; empty > emptyLinesMax {
+					return 0, http1.RefuseSize
+				}
 				c.r += end
 				continue
 			}

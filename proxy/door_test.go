@@ -19,6 +19,22 @@ import (
 func tcpGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route) (*gate, func() net.Conn) {
 	t.Helper()
 	g := newGate(t, answer, routes)
+	dial := g.serveTCP()
+	return g, func() net.Conn {
+		c, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+}
+
+// serveTCP has the gate listen on loopback until the test's end.
+func (g *gate) serveTCP() func() (net.Conn, error) {
+	t := g.t
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -31,15 +47,7 @@ func tcpGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Ro
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return g, func() net.Conn {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.SetDeadline(time.Now().Add(30 * time.Second))
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
+	return func() (net.Conn, error) { return net.Dial("tcp", ln.Addr().String()) }
 }
 
 // echo answers with the method, the target and the content.

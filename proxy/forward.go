@@ -196,19 +196,38 @@ func (x *exchange) forwarding(name string) []byte {
 }
 
 // ours reports the fields that are written anew, or that a stranger must not
-// send to an origin: they tell it where a request came from, or that it was for
-// another URL. An origin behind CGI or WSGI reads '_' in a name as '-', so we
-// do.
+// send to an origin: they tell it where a request came from, that it was for
+// another URL, how it is framed, or where to find a file. An origin behind CGI
+// or WSGI reads '_' in a name as '-', so we do.
 func ours(name []byte) bool {
-	switch len(name) {
-	case 3, 4, 6, 9, 13, 14: // the lengths of those below
-		for _, n := range [...]string{"Via", "Host", "Expect", "Forwarded", "X-Real-IP", "X-Rewrite-URL", "Content-Length", "X-Original-URL"} {
-			if sameName(name, n) {
+	if n := len(name); n < len(oursByLength) {
+		for _, o := range oursByLength[n] {
+			if sameName(name, o) {
 				return true
 			}
 		}
 	}
-	return len(name) > 12 && sameName(name[:12], "X-Forwarded-") || len(name) > 8 && sameName(name[:8], "X-Accel-")
+	return begins(name, "X-Forwarded-") || begins(name, "X-Accel-") || begins(name, "X-Sendfile")
+}
+
+// oursByLength are the names, at their lengths. Learning platforms believe one
+// or another of those that name an address: Moodle reads Client-IP first.
+var oursByLength = func() (all [20][]string) {
+	for _, n := range [...]string{
+		"Via", "Forwarded", "X-Forwarded", "Host", "X-Host", "X-Original-Host", "Expect", "Content-Length", "Transfer-Encoding",
+		"Client-IP", "X-Client-IP", "X-Real-IP", "X-Remote-IP", "X-Remote-Addr", "True-Client-IP", "CF-Connecting-IP",
+		"Fastly-Client-IP", "X-Cluster-Client-IP",
+		"X-Original-URL", "X-Original-URI", "X-Rewrite-URL", "X-Url-Scheme", "Front-End-Https",
+		"Proxy",          // a CGI program finds it as HTTP_PROXY, and asks through it
+		"HTTP2-Settings", // of an upgrade that is not made (RFC 9113 section 3.1)
+	} {
+		all[len(n)] = append(all[len(n)], n)
+	}
+	return all
+}()
+
+func begins(name []byte, with string) bool {
+	return len(name) >= len(with) && sameName(name[:len(with)], with)
 }
 
 // sameName compares two names without regard to case, and to '_' for '-'.

@@ -177,8 +177,8 @@ func (f *goFile) forbids(path string) string {
 		if f.dir == "cmd/firstbell" && (strings.HasPrefix(base, "demo") || strings.HasPrefix(base, "report")) && (ours == "bench/lms" || ours == "bench/bell") {
 			return ""
 		}
-		if f.dir == "proxy" && f.test && ours == "bench/leaks" {
-			return "" // it plays both ends of the wire, in memory
+		if f.dir == "proxy" && f.test && (ours == "bench/leaks" || ours == "bench/raw/corpus") {
+			return "" // they play both ends of the wire
 		}
 		return "bench stands outside; only the demo of cmd/firstbell imports bench/lms and bench/bell"
 	case inside:
