@@ -184,7 +184,7 @@ func (r *reading) read(x *exchange, rule *CheckIn) (status int, err error) {
 			if errors.Is(err, errTooLong) {
 				return 413, tooLarge(most)
 			}
-			return 400, errors.New("the check-in did not arrive whole")
+			return notWhole(err), errors.New("the check-in did not arrive whole, or not in time")
 		}
 	}
 	kinds := rule.kinds()

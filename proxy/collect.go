@@ -89,7 +89,7 @@ func (r *reading) item(x *exchange, rule *Collect) (item attendance.Item, status
 			if errors.Is(err, errTooLong) {
 				return item, 413, tooLong
 			}
-			return item, 400, errors.New("the content did not arrive whole")
+			return item, notWhole(err), errors.New("the content did not arrive whole, or not in time")
 		}
 	}
 	item = attendance.Item{

@@ -16,14 +16,10 @@ import (
 const (
 	headBytesMax  = 16 << 10               // request line and fields; a school's cookies reach 6 kB
 	emptyLinesMax = 8                      // before a request: old clients send one behind content
-	headTimeMax   = 10 * time.Second       // for the rest of a head that did not come at once
-	idleTimeMax   = 75 * time.Second       // between two requests of a connection
-	uploadIdleMax = 30 * time.Second       // between two pieces of a request's content
-	writeIdleMax  = 30 * time.Second       // for a client to take a piece of the answer
 	informTimeMax = 100 * time.Millisecond // for a client to take an informational response: a flight waits so long for who began it
 
 	// A write is cut into pieces of this size, each with a time limit of its
-	// own: 128 KiB in 30 s is 4 KiB a second, less than any phone needs.
+	// own, which is prolonged for who takes MinRate.
 	writePieceMax = 128 << 10
 	// bodyCopyMax is up to what size a body is copied behind its head: that
 	// costs less than a second vector.
@@ -43,18 +39,21 @@ const (
 type conn struct {
 	net.Conn
 	door   *door
-	tcp    *net.TCPConn    // nil when it is not one
-	raw    syscall.RawConn // nil when it is not TCP, or not in plain
+	tcp    *net.TCPConn // nil when it is not one
 	await  func(fd uintptr) bool
 	remote string // the client's address, without port
 	scheme string // of what is asked over it
 	tls    secured
+
+	pacer
+	under *greeting // what TLS runs over; nil without
 
 	in       *[]byte // from the pools of buffers; nil while the connection is idle
 	r, w     int     // received and not used: (*in)[r:w]
 	awaitErr error   // of await
 
 	idle    atomic.Bool // waits for the first byte of a request
+	woken   atomic.Bool // somebody wanted it to end if it was idle
 	readBy  time.Time   // the read deadline that is meant
 	writeBy time.Time   // the write deadline in force
 
@@ -69,7 +68,7 @@ var (
 )
 
 func newConn(d *door, nc net.Conn) *conn {
-	c := &conn{Conn: nc, door: d, scheme: "http"}
+	c := &conn{Conn: nc, door: d, scheme: "http", pacer: d.newPacer()}
 	c.remote = nc.RemoteAddr().String()
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.remote = host
@@ -77,6 +76,7 @@ func newConn(d *door, nc net.Conn) *conn {
 	below := nc
 	if t, ok := nc.(*tls.Conn); ok {
 		c.scheme, c.tls = "https", securedBy(t)
+		c.under, _ = t.NetConn().(*greeting)
 		below = transport(t)
 	}
 	if c.tcp, _ = below.(*net.TCPConn); c.tcp != nil && !c.tls.is {
@@ -132,12 +132,12 @@ func (c *conn) awaitHead() (int, error) {
 			}
 		}
 		var err error
-		if seen == 0 {
+		if seen == 0 && empty == 0 { // an empty line is no way to wait for longer
 			err = c.readFirst()
 		} else {
 			if !timed {
 				timed = true
-				c.readWithin(headTimeMax)
+				c.readWithin(c.limits.Header)
 			}
 			err = c.readMore()
 		}
@@ -155,17 +155,18 @@ func (c *conn) awaitHead() (int, error) {
 // buffer while it waits.
 func (c *conn) readFirst() error {
 	c.r, c.w = 0, 0
+	c.limits = c.door.proxy.limits.Load()
 	now := time.Now()
-	if c.readBy.Sub(now) < idleTimeMax*3/4 {
-		c.readBy = now.Add(idleTimeMax)
+	if left, idle := c.readBy.Sub(now), c.limits.Idle; left < idle*3/4 || left > idle {
+		c.readBy = now.Add(idle)
 		if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
 			return err
 		}
 	}
 	c.idle.Store(true)
 	defer c.idle.Store(false)
-	if c.door.ending.Load() {
-		return io.EOF // the door shuts: nobody would wake this one
+	if c.door.ending.Load() || c.woken.Load() {
+		return io.EOF // the door shuts, or has no room: nobody would wake this one
 	}
 	if c.raw == nil {
 		c.takeBuffer()
@@ -263,7 +264,7 @@ func (c *conn) readWithin(d time.Duration) {
 // again, once.
 func (c *conn) read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 || err == nil || !c.door.ending.Load() || !timedOut(err) || !time.Now().Before(c.readBy) {
+	if n > 0 || err == nil || !c.woken.Load() || !timedOut(err) || !time.Now().Before(c.readBy) {
 		return n, err
 	}
 	if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
@@ -272,9 +273,19 @@ func (c *conn) read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// giveWay implements idler.
+func (c *conn) giveWay() bool {
+	if !c.idle.Load() {
+		return false
+	}
+	c.wake()
+	return true
+}
+
 // wake ends the wait of an idle connection. It may be called by anybody.
 func (c *conn) wake() {
 	if c.idle.Load() {
+		c.woken.Store(true)
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails for a closed connection only
 	}
 }
@@ -287,7 +298,7 @@ func (c *conn) write(p []byte) (n int, err error) {
 		}
 		wrote, err := c.Conn.Write(p[n:min(len(p), n+writePieceMax)])
 		n += wrote
-		if err != nil || n == len(p) {
+		if err = c.wroteSome(int64(wrote), err); err != nil || n == len(p) {
 			return n, err
 		}
 	}
@@ -296,18 +307,22 @@ func (c *conn) write(p []byte) (n int, err error) {
 // writeParts writes a head, a body and what ends it without copying any, and
 // returns how much of the body was written.
 func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
-	if err := c.extend(); err != nil {
-		return 0, err
-	}
 	first := body[:min(len(body), writePieceMax)]
 	c.vectors = [3][]byte{head, first, end}
 	if len(first) < len(body) {
 		c.vectors[2] = nil
 	}
 	c.buffers = c.vectors[:]
-	wrote, err := c.buffers.WriteTo(c.Conn)
+	total := 0
+	for len(c.buffers) > 0 && err == nil {
+		if err = c.extend(); err == nil {
+			var wrote int64
+			wrote, err = c.buffers.WriteTo(c.Conn)
+			err, total = c.wroteSome(wrote, err), total+int(wrote)
+		}
+	}
 	c.vectors, c.buffers = [3][]byte{}, nil
-	n = min(len(first), max(0, int(wrote)-len(head)))
+	n = min(len(first), max(0, total-len(head)))
 	if err != nil || n == len(body) {
 		return n, err
 	}
@@ -319,20 +334,34 @@ func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
 }
 
 // extend moves the write deadline once a quarter of it is used up, as setting
-// it for every small answer would cost more than the check.
+// it for every small answer would cost more than the check. A client who takes
+// nothing meets it twice within the grace.
 func (c *conn) extend() error {
-	now := time.Now()
-	if c.writeBy.Sub(now) > writeIdleMax*3/4 {
+	now, patience := time.Now(), c.patience()
+	if c.writeBy.Sub(now) > patience*3/4 {
 		return nil
 	}
-	c.writeBy = now.Add(writeIdleMax)
+	c.writeBy = now.Add(patience)
 	return c.Conn.SetWriteDeadline(c.writeBy)
+}
+
+// wroteSome implements pace. Over TLS what lies below has judged already, and no
+// write goes on behind one that broke off.
+func (c *conn) wroteSome(n int64, err error) error {
+	if c.tls.is {
+		return err
+	}
+	return c.pacer.wroteSome(n, err)
 }
 
 // inform writes a whole informational response. A connection that does not
 // take it in time is cut, as half of one leaves nothing to go on with.
 func (c *conn) inform(head []byte) {
 	c.writeBy = time.Time{} // the next write sets its own limit again
+	if c.under != nil {
+		c.under.strict = true
+		defer func() { c.under.strict = false }()
+	}
 	err := c.Conn.SetWriteDeadline(time.Now().Add(informTimeMax))
 	if err == nil {
 		_, err = c.Conn.Write(head)
@@ -383,14 +412,23 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func (c *conn) refuse(err error) {
 	refusal := err.(*http1.Refusal)
 	c.door.proxy.counters.malformed(refusal)
-	body := problemJSON(nil, refusal.Status, refusal.Detail)
-	head := appendStatusLine(nil, refusal.Status)
-	head = appendField(head, "Date", dateNow(time.Now()))
-	head = appendField(head, "Content-Type", problemType)
-	head = appendField(head, "Cache-Control", "no-store")
-	head = appendLength(head, int64(len(body)))
-	head = append(append(head, "Connection: close\r\n\r\n"...), body...)
-	if _, err := c.write(head); err == nil {
+	if _, err := c.write(closing(refusal.Status, refusal.Detail, 0)); err == nil {
 		c.linger()
 	}
+}
+
+// closing is an answer of firstbell's own, outside of any exchange, behind
+// which the connection ends. wait, unless it is 0, says when to come again.
+func closing(status int, detail string, wait time.Duration) []byte {
+	body := problemJSON(nil, status, detail)
+	b := appendStatusLine(nil, status)
+	b = appendField(b, "Date", dateNow(time.Now()))
+	b = appendField(b, "Content-Type", problemType)
+	b = appendField(b, "Cache-Control", "no-store")
+	if wait > 0 {
+		f := retryAfter(wait)
+		b = appendField(b, f.Name, f.Value)
+	}
+	b = appendLength(b, int64(len(body)))
+	return append(append(b, "Connection: close\r\n\r\n"...), body...)
 }

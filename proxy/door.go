@@ -4,20 +4,29 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// door takes connections and has each served by a goroutine of its own.
+// door takes connections and has each served by a goroutine of its own, within
+// the proxy's Limits. Whom it has no room for it tells so.
 type door struct {
 	proxy     *Proxy
 	ending    atomic.Bool   // no connection waits for another request
 	greetings chan struct{} // holds one for each TLS handshake under way
+	turning   chan struct{} // holds one for each connection that is being turned away
+	visitors  visitors
+	parted    partCounts
 
-	mu      sync.Mutex // guards what follows
-	inside  map[occupant]struct{}
+	mu      sync.Mutex        // guards what follows
+	open    int               // connections that were taken
+	inside  map[occupant]bool // true: it was told to go, to make room
+	going   int               // of those, told so
 	closing bool
 	empty   chan struct{} // closed once closing and nobody is inside
 }
@@ -34,47 +43,86 @@ type occupant interface {
 
 func newDoor(p *Proxy) *door {
 	return &door{
-		proxy: p, inside: make(map[occupant]struct{}), empty: make(chan struct{}),
-		greetings: make(chan struct{}, greetingsMax),
+		proxy: p, inside: make(map[occupant]bool), empty: make(chan struct{}),
+		greetings: make(chan struct{}, greetingsMax), turning: make(chan struct{}, turningMax),
 	}
 }
 
-// connectionsMax bounds how many connections are open at once. Beyond it new
-// ones wait unaccepted in the kernel's queue.
-const connectionsMax = 256 << 10
-
-// acceptPauseMax is the longest pause after the system refused to hand out a
-// connection, as it does when it is out of file descriptors.
-const acceptPauseMax = time.Second
+const (
+	// acceptPauseMax is the longest pause after the system refused to hand out
+	// a connection, as it does when it is out of file descriptors.
+	acceptPauseMax = time.Second
+	// turningMax connections are answered that there is no room for them at
+	// once, each within turnTimeMax; what comes beyond is closed unsaid.
+	turningMax  = 256
+	turnTimeMax = time.Second
+	// Room for one connection is looked for among lookMax of those inside, and
+	// shedMax of them go at once, so that not every newcomer has to look.
+	lookMax, shedMax = 1024, 32
+)
 
 // serve takes connections until the listener is closed. With secure they speak
 // TLS.
 func (d *door) serve(ln net.Listener, secure *tls.Config) error {
-	places := make(chan struct{}, connectionsMax)
 	var pause time.Duration
 	for {
-		places <- struct{}{}
 		nc, err := ln.Accept()
 		if err != nil {
-			<-places
 			if errors.Is(err, net.ErrClosed) || !passing(err) {
 				return err
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), acceptPauseMax)
 			d.proxy.log.Warn("taking a connection", "error", err, "pause", pause)
+			d.mu.Lock()
+			d.makeRoomLocked() // a file is what it needs
+			d.mu.Unlock()
 			time.Sleep(pause)
 			continue
 		}
 		pause = 0
-		go func() {
-			defer func() { <-places }()
-			if secure != nil {
-				d.greet(nc, secure)
-			} else {
-				d.serveHTTP1(nc)
-			}
-		}()
+		d.take(nc, secure)
 	}
+}
+
+// take has a connection served, or turned away.
+func (d *door) take(nc net.Conn, secure *tls.Config) {
+	limits, who := d.proxy.limits.Load(), visitorOf(nc.RemoteAddr())
+	if !d.visitors.enter(who, limits.PerAddress) {
+		d.turnAway(nc, secure != nil, partedAddress)
+		return
+	}
+	if !d.opens(limits.Connections) {
+		d.visitors.leave(who)
+		d.turnAway(nc, secure != nil, partedTotal)
+		return
+	}
+	go func() {
+		defer d.shuts(who)
+		if secure != nil {
+			d.greet(nc, secure)
+		} else {
+			d.serveHTTP1(nc)
+		}
+	}()
+}
+
+// opens counts one more open connection, of which there may be most.
+func (d *door) opens(most int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open-d.going >= most && !d.makeRoomLocked() {
+		return false
+	}
+	d.open++
+	return true
+}
+
+// shuts counts an open connection less.
+func (d *door) shuts(who netip.Addr) {
+	d.visitors.leave(who)
+	d.mu.Lock()
+	d.open--
+	d.mu.Unlock()
 }
 
 // serveHTTP1 serves a connection that speaks HTTP/1, until it ends.
@@ -86,6 +134,46 @@ func (d *door) serveHTTP1(nc net.Conn) {
 	}
 	defer d.leave(c)
 	c.run()
+}
+
+// turnAway answers a connection that there is no room for, once it asks.
+// unsaid has it closed without a word: to tell it would cost a handshake.
+func (d *door) turnAway(nc net.Conn, unsaid bool, why parting) {
+	select {
+	case d.turning <- struct{}{}:
+		d.parted[why].Add(1)
+	default:
+		d.parted[partedUnsaid].Add(1)
+		unsaid = true
+	}
+	if unsaid {
+		_ = nc.Close()
+		return
+	}
+	go func() {
+		defer func() {
+			_ = nc.Close()
+			<-d.turning
+		}()
+		wait := 2*time.Second + rand.N(4*time.Second) // spread, so that they do not come again together
+		answer := closing(503, "too many are here at this moment; please wait a little", wait)
+		if why == partedAddress {
+			answer = closing(429, "too many connections come from your network; please wait a little", wait)
+		}
+		first := make([]byte, 1)
+		if nc.SetDeadline(time.Now().Add(turnTimeMax)) != nil {
+			return
+		}
+		if _, err := nc.Read(first); err != nil {
+			return
+		}
+		if _, err := nc.Write(answer); err != nil {
+			return
+		}
+		if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+			_, _ = io.CopyN(io.Discard, nc, headBytesMax) // closed over unread bytes, the answer would be lost
+		}
+	}()
 }
 
 // passing reports whether an error of Accept concerns one connection, or may
@@ -103,15 +191,54 @@ func (d *door) enter(c occupant) bool {
 	if d.closing {
 		return false
 	}
-	d.inside[c] = struct{}{}
+	d.inside[c] = false
 	return true
+}
+
+// An idler is an occupant that can give way to others.
+type idler interface {
+	// giveWay has it end if it only waits for a request, and reports whether
+	// it does.
+	giveWay() bool
+}
+
+// makeRoomLocked tells some idle connections to go, and reports whether there
+// were any.
+func (d *door) makeRoomLocked() bool {
+	looked, told := 0, 0
+	for c, going := range d.inside { // in no order
+		if looked++; looked > lookMax || told == shedMax {
+			break
+		}
+		if i, ok := c.(idler); ok && !going && i.giveWay() {
+			d.inside[c] = true
+			told++
+		}
+	}
+	d.going += told
+	d.parted[partedIdle].Add(int64(told))
+	return told > 0
 }
 
 func (d *door) leave(c occupant) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.inside[c] {
+		d.going--
+	}
 	delete(d.inside, c)
 	d.emptied()
+}
+
+// census is how many connections are open, and how many parted and why.
+func (d *door) census() (open int, parted map[string]int64) {
+	parted = make(map[string]int64, partings)
+	for why := range d.parted {
+		parted[partingNames[why]] = d.parted[why].Load()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open, parted
 }
 
 func (d *door) emptied() {

@@ -269,7 +269,7 @@ func (p *Proxy) originProblem(x *exchange, status int, err error) {
 		x.outcome, status, wait = outcomeBusy, 503, busy.RetryAfter
 		detail = "too many are asking at this moment; please wait a little"
 	case errors.Is(err, origin.ErrRequestBody):
-		x.outcome, status, detail = outcomeRefused, 400, "the request's content did not arrive whole"
+		x.outcome, status, detail = outcomeRefused, notWhole(err), "the request's content did not arrive whole, or not in time"
 	case errors.Is(err, origin.ErrRequest):
 		x.outcome, status, detail = outcomeRefused, 400, "the request cannot be passed on"
 	case errors.Is(err, origin.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

@@ -465,7 +465,7 @@ func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (
 		if f == nil {
 			return false, nil
 		}
-		sent, able, err := sendFile(h.conn.Conn, h.conn.extend, f, at, n)
+		sent, able, err := sendFile(h.conn.raw, h.conn, f, at, n)
 		x.sent += sent
 		h.err = err
 		if !able {

@@ -31,6 +31,7 @@ type Options struct {
 	// their TLS handshake, or none where it is empty, is good for host. nil: for
 	// sni alone.
 	Covers func(sni, host string) bool
+	Limits Limits // of clients' connections
 }
 
 // A Proxy answers requests by its routes.
@@ -50,6 +51,7 @@ type Proxy struct {
 	coder    *coder
 	counters counters
 	draining atomic.Bool
+	limits   atomic.Pointer[Limits]
 
 	door *door
 
@@ -84,6 +86,7 @@ func New(o Options, t *Table) *Proxy {
 	}
 	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
 	p.access.set(o.Access, p.log)
+	p.SetLimits(o.Limits)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.table.Store(t)
 	p.coder = newCoder(p)
@@ -101,6 +104,10 @@ func (p *Proxy) Serves(host string) bool { return p.table.Load().Serves(host) }
 
 // SetAccess changes what the access log holds, at once.
 func (p *Proxy) SetAccess(a AccessLog) { p.access.set(a, p.log) }
+
+// SetLimits changes what clients are held to: a connection from its next
+// request on. Connections beyond a lower limit stay.
+func (p *Proxy) SetLimits(l Limits) { p.limits.Store(l.withDefaults()) }
 
 // Serve answers HTTP/1.1 from ln until Shutdown or an error of the listener.
 // After Shutdown it returns nil.

@@ -2,23 +2,17 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// sendFile sends n bytes of f, from at on, without reading them, and calls
-// extend before each piece. ok is false when the connection cannot, and then
+// sendFile sends n bytes of f, from at on, without reading them, at the pace
+// that the client may have. ok is false when the connection cannot, and then
 // nothing was sent.
-func sendFile(c net.Conn, extend func() error, f *os.File, at, n int64) (sent int64, ok bool, err error) {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return 0, false, nil
-	}
-	to, err := tcp.SyscallConn()
-	if err != nil {
+func sendFile(to syscall.RawConn, pace pace, f *os.File, at, n int64) (sent int64, ok bool, err error) {
+	if to == nil {
 		return 0, false, nil
 	}
 	from, err := f.SyscallConn()
@@ -27,12 +21,13 @@ func sendFile(c net.Conn, extend func() error, f *os.File, at, n int64) (sent in
 	}
 	err = from.Control(func(in uintptr) {
 		for sent < n && err == nil {
-			if err = extend(); err != nil {
+			if err = pace.extend(); err != nil {
 				return
 			}
 			var one int64
 			one, err = sendSome(to, int(in), at+sent, min(n-sent, writePieceMax))
 			sent += one
+			err = pace.wroteSome(one, err)
 		}
 	})
 	if sent == 0 && (err == unix.EINVAL || err == unix.ENOSYS) {
@@ -63,4 +58,18 @@ func sendSome(to syscall.RawConn, in int, at, n int64) (sent int64, err error) {
 		return sent, werr
 	}
 	return sent, err
+}
+
+// unacknowledged is how much of what was written is still in the machine, or on
+// its way.
+func unacknowledged(c syscall.RawConn) (n int64) {
+	if c == nil {
+		return 0
+	}
+	_ = c.Control(func(fd uintptr) { // fails for a closed connection only
+		if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			n = int64(queued)
+		}
+	})
+	return n
 }

@@ -120,6 +120,8 @@ type Stats struct {
 	BlocksChanged  int64 // times that the content was another by then
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
+	Connections    int              // open now
+	Parted         map[string]int64 // connections turned away or cut off, by reason
 
 	// Handshakes counts TLS handshakes over TCP by what became of them: "done", or why
 	// there is no connection.
@@ -166,6 +168,7 @@ func (p *Proxy) Stats() Stats {
 	for o := range greetingOutcomes {
 		st.Handshakes[o.String()] = c.handshakes[o].Load()
 	}
+	st.Connections, st.Parted = p.door.census()
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()
 	}

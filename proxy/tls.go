@@ -65,6 +65,27 @@ func (o greetingOutcome) String() string { return greetingNames[o] }
 type greeting struct {
 	net.Conn
 	stranger bool // the name it asked for is not ours
+
+	pacer
+	strict bool // writes end at their deadline, however fast the client is
+}
+
+// Write implements net.Conn. It goes on beyond its deadline while the client
+// takes what is sent, if slowly: TLS cannot go on behind a write that broke off.
+func (g *greeting) Write(p []byte) (n int, err error) {
+	for {
+		wrote, err := g.Conn.Write(p[n:])
+		n += wrote
+		if n == len(p) || g.strict {
+			return n, err
+		}
+		if err = g.wroteSome(int64(wrote), err); err == nil {
+			err = g.Conn.SetWriteDeadline(time.Now().Add(g.patience()))
+		}
+		if err != nil {
+			return n, err
+		}
+	}
 }
 
 // UnknownName is called by whoever answers the handshake when it names a host
@@ -87,7 +108,10 @@ func transport(t *tls.Conn) net.Conn {
 
 // greet takes a connection through its handshake and serves what it speaks.
 func (d *door) greet(nc net.Conn, secure *tls.Config) {
-	g := &greeting{Conn: nc}
+	g := &greeting{Conn: nc, pacer: d.newPacer()}
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		g.raw, _ = tcp.SyscallConn() // fails for a closed connection only: then reading tells
+	}
 	if !d.enter(g) {
 		_ = nc.Close() // too late for it
 		return

@@ -13,10 +13,11 @@ import (
 // upload is a request's content. It is read by one goroutine at a time, which
 // need not be the connection's own, and knows a cut from an end.
 type upload struct {
-	h     *h1
-	rest  int64 // of a content with a length: still to come; -1: chunked
-	err   error // the reads' last word
-	asked bool  // 100 Continue was sent, or nobody waits for it
+	h        *h1
+	rest     int64         // of a content with a length: still to come; -1: chunked
+	err      error         // the reads' last word
+	asked    bool          // 100 Continue was sent, or nobody waits for it
+	patience time.Duration // how long the client may be waited for: it earns more by what it sends
 
 	// Of chunked content: what was received, in a buffer of its own, as the
 	// request's head has to stay where it is.
@@ -35,6 +36,7 @@ var errStopped = errors.New("the rest of the content is not wanted")
 // begin makes u the content of h's request.
 func (u *upload) begin(h *h1) {
 	u.h, u.rest, u.err, u.asked, u.stopped = h, h.head.Length, nil, !h.head.Continue, false
+	u.patience = h.conn.limits.Grace
 	if u.rest < 0 {
 		c := h.conn
 		u.chunks, u.piece = http1.Chunks{}, nil
@@ -74,8 +76,20 @@ func (u *upload) stop() {
 	_ = u.h.conn.Conn.SetReadDeadline(time.Unix(1, 0)) // fails for a closed connection only: nothing to stop
 }
 
-// receive reads from the connection, within the time that the client has for a
-// piece.
+// errSlow ends a content that comes more slowly than it may.
+var errSlow = errors.New("the content came too slowly")
+
+// notWhole is the status for a content that ended with err.
+func notWhole(err error) int {
+	if errors.Is(err, errSlow) {
+		return 408
+	}
+	return 400
+}
+
+// receive reads from the connection, for as long as the client may be waited
+// for: each byte buys it time at MinRate, and it has at most the grace. What
+// passes while nobody reads is not its fault, and costs it nothing.
 func (u *upload) receive(p []byte) (int, error) {
 	c := u.h.conn
 	u.mu.Lock()
@@ -83,11 +97,18 @@ func (u *upload) receive(p []byte) (int, error) {
 		u.mu.Unlock()
 		return 0, errStopped
 	}
-	c.readWithin(uploadIdleMax)
+	began := time.Now()
+	c.readBy = began.Add(u.patience)
+	_ = c.Conn.SetReadDeadline(c.readBy) // fails for a closed connection only: then reading tells
 	u.mu.Unlock()
 	n, err := c.read(p)
-	if u.isStopped() && n == 0 {
-		err = errStopped
+	u.patience = min(u.patience-time.Since(began)+c.limits.earned(int64(n)), c.limits.Grace)
+	switch {
+	case n == 0 && u.isStopped():
+		return 0, errStopped
+	case n == 0 && timedOut(err):
+		c.door.parted[partedBody].Add(1)
+		return 0, errSlow
 	}
 	return n, cutShort(unlessSome(n, err))
 }

@@ -11,6 +11,7 @@ import (
 	"firstbell/attendance/roster"
 	"firstbell/attendance/store"
 	"firstbell/cmd/firstbell/config"
+	"firstbell/proxy"
 )
 
 const checkUsage = `check -config FILE
@@ -89,6 +90,9 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	if c.Listen.Ops != "" {
 		fmt.Fprintf(t, "ops\t%s\n", c.Listen.Ops)
 	}
+	l := proxy.EffectiveLimits(c.Limits.Proxy())
+	fmt.Fprintf(t, "limits\t%d connections, %d of one address; a head within %s, %d bytes a second over %s\n",
+		l.Connections, l.PerAddress, l.Header, l.MinRate, l.Grace)
 	for _, name := range config.SortedKeys(c.Origins) {
 		o := c.Origins[name]
 		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",

@@ -146,6 +146,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	mBuild.send(ch, 1, v.Version, v.Go)
 	mReady.send(ch, truth(s.notReady() == ""))
 	collectProxy(ch, s)
+	collectClients(ch, s)
 	collectCache(ch, s)
 	collectOrigins(ch, s)
 	if s.takes != nil {

@@ -106,6 +106,7 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.runIdentities(strangers)
 	resize(origins)
 	s.proxy.Swap(table)
+	s.proxy.SetLimits(c.Limits.Proxy())
 	s.proxy.SetAccess(accessLogOf(c, s.options))
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
 	s.retire(was.origins, origins)

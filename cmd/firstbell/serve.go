@@ -177,7 +177,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
-	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o), Covers: s.covers()}, table)
+	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}

@@ -19,6 +19,7 @@ type statusReport struct {
 	Config     configStatus     `json:"config"`
 	Requests   map[string]int64 `json:"requests"` // by outcome
 	SentBytes  int64            `json:"sent_bytes"`
+	Clients    clientStatus     `json:"clients"`
 	Codings    codingStatus     `json:"codings"`
 	Flights    flightStatus     `json:"flights"`
 	Cache      cacheStatus      `json:"cache"`
@@ -202,6 +203,7 @@ func (s *server) report() *statusReport {
 			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
+		Clients: clientStatus{Connections: p.Connections, Parted: p.Parted},
 		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
 		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed,
 			Blocks: p.Blocks, BlocksAhead: p.BlocksAhead, BlocksChanged: p.BlocksChanged},

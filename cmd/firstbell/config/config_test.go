@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // good is a file without a mistake; the rows of the tables replace a part of it.
@@ -319,5 +320,36 @@ func TestEveryMistakeIsNamedWithItsPlaceAndAWayOut(t *testing.T) {
 				t.Errorf("one mistake was shown %d times:\n%s", len(errs), errs.Error())
 			}
 		})
+	}
+}
+
+func TestLimitsOfClientsAreSensible(t *testing.T) {
+	read := func(limits string) (*Config, Problems) {
+		return Read("firstbell.yaml", []byte(`listen: {http: ":8080"}
+limits: {`+limits+`}
+origins: {lms: {servers: ["http://10.0.0.5:8080"]}}
+routes: [{hosts: ["*"], origin: lms}]
+`))
+	}
+	c, problems := read("connections: 1000, connections_per_address: 100, header: 5s, idle: 1m, min_rate: 1KiB, grace: 10s")
+	if c == nil || len(problems) > 0 {
+		t.Fatalf("got problems, want none:\n%s", problems)
+	}
+	if l := c.Limits.Proxy(); l.Connections != 1000 || l.PerAddress != 100 || l.Header != 5*time.Second || l.Idle != time.Minute || l.MinRate != 1024 || l.Grace != 10*time.Second {
+		t.Errorf("got %+v, want what the file says", l)
+	}
+	for limits, path := range map[string]string{
+		"connections: 0":  "limits.connections",
+		"connections: -3": "limits.connections",
+		"connections: 10, connections_per_address: 20": "limits.connections_per_address",
+		"header: 1ms":    "limits.header",
+		"idle: 1000h":    "limits.idle",
+		"grace: 1h":      "limits.grace",
+		"min_rate: 1GiB": "limits.min_rate",
+		"min_rate: 256":  "limits.min_rate",
+	} {
+		if _, problems := read(limits); len(problems) != 1 || problems[0].Path != path {
+			t.Errorf("limits: {%s}: got %v, want a problem at %s", limits, problems, path)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 // to come; it is refused, so that no setting is ever silently ignored.
 type Config struct {
 	Listen     Listen                `yaml:"listen" eg:"{http: \":8080\"}"`
+	Limits     Limits                `yaml:"limits" eg:"{connections: 65536}"`
 	Ops        Ops                   `yaml:"ops" eg:"{token_file: /etc/firstbell/ops.token}"`
 	Timezone   string                `yaml:"timezone" eg:"Asia/Seoul"`
 	Timetable  *Timetable            `yaml:"timetable"`

@@ -92,6 +92,7 @@ func split(reason string) (what, fix string) {
 func (v *validator) all() {
 	v.listen()
 	v.tls()
+	v.limits()
 	v.zone()
 	v.timetables()
 	v.schools()
