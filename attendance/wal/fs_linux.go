@@ -23,13 +23,14 @@ func (f osFile) Allocate(size int64) error {
 
 // Sync is fdatasync: times are not needed to read a segment.
 func (f osFile) Sync() error {
-	for {
-		err := syscall.Fdatasync(int(f.Fd()))
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, syscall.EINTR) {
-			return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	begun, err := syncAside(f.Fd())
+	for !begun {
+		if err = syscall.Fdatasync(int(f.Fd())); !errors.Is(err, syscall.EINTR) {
+			break
 		}
 	}
+	if err != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
 }
