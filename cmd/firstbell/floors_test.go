@@ -58,7 +58,7 @@ var testModules = []string{"github.com/maypok86/otter/v2", "go.uber.org/goleak",
 
 // benchModules are what bench may use, test or not: it measures beside them, and
 // decodes what comes coded.
-var benchModules = []string{"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/valyala/fasthttp", "modernc.org/sqlite"}
+var benchModules = []string{"github.com/jackc/pgx/v5", "github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/valyala/fasthttp", "golang.org/x/net/http2", "golang.org/x/sys", "modernc.org/sqlite"}
 
 // http1Files are the files of package proxy that know connections of HTTP/1;
 // the rest of it sees an exchange.

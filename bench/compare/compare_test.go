@@ -1,0 +1,212 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// speak accepts connections and answers each request with the pieces, written
+// one by one.
+func speak(t *testing.T, pieces ...string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf := make([]byte, 4096)
+				for {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+					for _, p := range pieces {
+						if p == "EOF" {
+							return
+						}
+						if _, err := io.WriteString(c, p); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestTheCrowdCountsWholeAnswersOnly(t *testing.T) {
+	large := strings.Repeat("x", 300<<10)
+	for _, c := range []struct {
+		name   string
+		pieces []string
+		whole  bool
+	}{
+		{"with a length", []string{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"}, true},
+		{"in pieces", []string{"HTTP/1.1 20", "0 OK\r\nContent-Le", "ngth: 3\r\n\r", "\na", "bc"}, true},
+		{"empty", []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, true},
+		{"large", []string{"HTTP/1.1 200 OK\r\ncontent-length: 307200\r\n\r\n", large}, true},
+		{"in chunks", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"}, true},
+		{"in torn chunks", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1", "0;a=b\r", "\n0123456789abcdef\r", "\n0\r\nTrailer: x\r\n", "\r\n"}, true},
+		{"in large chunks", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4b000\r\n" + large + "\r\n0\r\n\r\n"}, true},
+		{"another status", []string{"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"}, false},
+		{"cut short", []string{"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nabc", "EOF"}, false},
+		{"cut in a chunk", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\nabc", "EOF"}, false},
+		{"cut in the head", []string{"HTTP/1.1 200 OK\r\nContent-", "EOF"}, false},
+		{"without an end", []string{"HTTP/1.1 200 OK\r\n\r\nabc"}, false},
+		{"more than asked for", []string{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef"}, false},
+		{"no HTTP", []string{"SSH-2.0-OpenSSH_9.2p1 Debian\r\n\r\n"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			crowd, err := newCrowd(speak(t, c.pieces...), 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer crowd.close()
+			got := crowd.burst(always([]byte("GET / HTTP/1.1\r\n\r\n")), 200, func(sent int) bool { return sent >= 12 })
+			if c.whole && (got.bad() != nil || got.answers != 12) {
+				t.Errorf("got %d answers (%v), want 12", got.answers, got.bad())
+			}
+			if !c.whole && (got.bad() == nil || got.answers > 0) {
+				t.Errorf("got %d good answers (%v), want none, and an error", got.answers, got.bad())
+			}
+		})
+	}
+}
+
+func TestTheCrowdComesBackWhenItIsDisconnectedBetweenRequests(t *testing.T) {
+	crowd, err := newCrowd(speak(t, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "EOF"), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crowd.close()
+	got := tally{}
+	for range 5 {
+		got.add(crowd.burst(always([]byte("GET / HTTP/1.1\r\n\r\n")), 200, func(sent int) bool { return sent >= 2 }))
+	}
+	if got.answers == 0 {
+		t.Errorf("got no answer (%v), want at least the first of each connection", got.bad())
+	}
+}
+
+func TestAFamilysCPUTimeIsCounted(t *testing.T) {
+	pids := family(os.Getpid())
+	before := used(pids)
+	sum := 0
+	for i := range 50_000_000 {
+		sum += i * i
+	}
+	after := used(pids)
+	if got := after.since(before).cpu; got <= 0 {
+		t.Errorf("after %d rounds of arithmetic (%d): got %v of CPU time, want some", 50_000_000, sum, got)
+	}
+	if got := memory(pids); got < 1<<20 {
+		t.Errorf("got %d bytes of memory, want at least a MiB", got)
+	}
+}
+
+func TestEveryPeersConfigurationIsFilledIn(t *testing.T) {
+	for _, p := range peers {
+		for _, tls := range []bool{false, true} {
+			at, err := newSite(filepath.Join(t.TempDir(), p.name), "127.0.0.1:1", tls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.render(at); err != nil {
+				t.Fatal(err)
+			}
+			names, err := filepath.Glob(at.Dir + "/*")
+			if err != nil || len(names) < 4 { // two keys, both in one, and a configuration
+				t.Errorf("%s: got %d files (%v), want a configuration beside the keys", p.name, len(names), err)
+			}
+			for _, n := range names {
+				b, err := os.ReadFile(n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s := string(b); strings.Contains(s, "{{") || strings.Contains(s, "<no value>") {
+					t.Errorf("%s: %s is not filled in:\n%s", p.name, filepath.Base(n), s)
+				}
+			}
+		}
+	}
+}
+
+// turnsOf is a report of one case with a figure for each turn.
+func turnsOf(name string, firstbell, fasthttp []float64) *report {
+	r := &row{Case: name, Connections: 64, Unit: "us", Cells: []*cell{{Server: ours, Rounds: firstbell}, {Server: "fasthttp", Rounds: fasthttp}}}
+	r.compare([]bar{{"fasthttp", 2}})
+	return &report{Rows: []*row{r}, Servers: []about{{Name: ours}}}
+}
+
+func TestTheGuardActsFarOutsideTheNoiseOnly(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		firstbell, fasthttp []float64
+		fails               bool
+	}{
+		{"hit, 1 KiB", []float64{16, 17, 40}, []float64{15, 16, 12}, false},
+		{"hit, 1 KiB", []float64{90, 16, 17}, []float64{10, 16, 17}, false}, // one bad turn
+		{"hit, 1 KiB", []float64{50, 60, 55}, []float64{15, 16, 15}, true},
+		{"hit, 1 MiB", []float64{5000, 6000, 5500}, []float64{15, 16, 15}, false}, // not guarded
+	} {
+		r := turnsOf(c.name, c.firstbell, c.fasthttp)
+		if err := r.guard(true); (err != nil) != c.fails {
+			t.Errorf("%s, %v against %v: got %v, want an error: %v", c.name, c.firstbell, c.fasthttp, err, c.fails)
+		}
+		if err := r.guard(false); err != nil {
+			t.Errorf("%s without -guard: got %v, want nothing", c.name, err)
+		}
+	}
+}
+
+func TestTheTableSaysWhatWasMeasured(t *testing.T) {
+	r := turnsOf("hit, 1 KiB", []float64{12, 15, 18}, []float64{15, 15, 15})
+	r.Rows[0].Cells[0].Cost, r.Rows[0].Cells[0].Busy = 15, 1
+	r.Rows[0].Cells[1].Cost, r.Rows[0].Cells[1].Busy = 15, 0.5
+	r.Rows[0].Cells = append(r.Rows[0].Cells, &cell{Server: "nginx", Fault: errors.New("it ended").Error()})
+	got := r.markdown()
+	for _, want := range []string{
+		"| hit, 1 KiB, 64 connections | 15.0 | 15.0* | failed |",
+		"| hit, 1 KiB, 64 connections | 1.00x (0.80–1.20) tie | – |",
+		"nginx: it ended", "Bars met: 1 of 1.",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the table lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestANumberIsNeverSentTwice(t *testing.T) {
+	d := duel{talk: morning}
+	seen := map[string]bool{}
+	for range 2 {
+		next := d.requester()
+		for i := range 3 * len(morning) {
+			got := string(next(nil))
+			if i%len(morning) == len(morning)-1 && seen[got] {
+				t.Fatalf("the same check-in twice: %q", got)
+			}
+			seen[got] = true
+			_, body, _ := strings.Cut(got, "\r\n\r\n")
+			if strings.HasPrefix(got, "POST") && !strings.Contains(got, fmt.Sprintf("Content-Length: %d\r\n", len(body))) {
+				t.Fatalf("%d bytes of content in %q", len(body), got)
+			}
+		}
+	}
+}
