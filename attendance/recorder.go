@@ -47,8 +47,9 @@ const (
 
 // Config is what a Recorder is made of. Zero bounds take their defaults.
 type Config struct {
-	Log     Appender
-	Journal Journal // what is there already; nil: nothing
+	Log     Appender // may come with CatchUp
+	Journal Journal  // what is there already; nil: nothing
+	Until   uint64   // read the journal below this position; CatchUp reads the rest. 0: all of it
 	Secret  Secret
 	Schools *Schools
 
@@ -74,6 +75,7 @@ type Config struct {
 // number of goroutines; Run from one.
 type Recorder struct {
 	log        Appender // used only by Run
+	readTo     uint64   // the journal is on the roll below this; used only before Run
 	onAppend   func(next uint64)
 	hashers    *hashers
 	schools    atomic.Pointer[Schools]
@@ -113,7 +115,7 @@ type Recorder struct {
 // that may still be pressed. It fails when the journal cannot be read, or was
 // written with another secret. Presses wait until Run is called.
 func New(c Config) (*Recorder, error) {
-	if c.Log == nil || c.Schools == nil {
+	if c.Log == nil && c.Until == 0 || c.Schools == nil {
 		return nil, errors.New("making a recorder: it needs a journal and schools")
 	}
 	r := &Recorder{
@@ -145,11 +147,30 @@ func New(c Config) (*Recorder, error) {
 		r.maxWaiting = DefaultMaxWaiting
 	}
 	if c.Journal != nil {
-		if err := r.recover(c.Journal); err != nil {
-			return nil, fmt.Errorf("reading today's check-ins back: %w", err)
+		if err := r.recover(c.Journal, 0, c.Until); err != nil {
+			return nil, err
 		}
 	}
 	return r, nil
+}
+
+// CatchUp gives a recorder that was made with Until the journal, and puts on its
+// roll what that holds beyond. It is called before Run.
+func (r *Recorder) CatchUp(log Appender, j Journal) error {
+	r.log = log
+	return r.recover(j, r.readTo, 0)
+}
+
+// TurnAway refuses a press because the journal is in nobody's hands right now,
+// as Take does when it is down: the refusal carries when the press came. It
+// needs no Run. What is no press is a *FieldError.
+func (r *Recorder) TurnAway(p Press) error {
+	c := claim{press: p}
+	if err := r.place(&c); err != nil {
+		r.counters.invalid.Add(1)
+		return err
+	}
+	return r.refuse(&c, ErrStopped)
 }
 
 // SetSchools replaces the schools at once, for presses that arrive from now

@@ -246,14 +246,26 @@ func (r *Recorder) flushEvidence() (more bool, err error) {
 
 var errOtherSecret = errors.New("the site secret does not belong to this journal; put back the secret file that was with it")
 
-// recover fills roll and attempts from the journal.
-func (r *Recorder) recover(journal Journal) error {
+// recover fills roll and attempts from the journal's records between from and
+// until, 0 being its end.
+func (r *Recorder) recover(journal Journal, from, until uint64) error {
+	if err := r.read(journal, from, until); err != nil {
+		return fmt.Errorf("reading today's check-ins back: %w", err)
+	}
+	return nil
+}
+
+func (r *Recorder) read(journal Journal, from, until uint64) error {
+	r.readTo = max(from, until)
 	oldest := dayNumber(r.oldestDate())
 	nowMs := time.Now().UnixMilli()
 	checked := false
-	for rec, err := range journal(0) {
+	for rec, err := range journal(from) {
 		if err != nil {
 			return err
+		}
+		if until != 0 && rec.Seq >= until {
+			break
 		}
 		r.marks.read(rec)
 		if kindOf(rec.Data) == KindCollected {

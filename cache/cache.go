@@ -33,7 +33,8 @@ type Cache struct {
 	ranges      uncacheable // what LearnRanges was told, salted
 	purges      purges
 	census      census
-	scratch     sync.Pool // of *[]byte, for variant keys
+	peer        atomic.Pointer[peering] // another process's cache, or nil
+	scratch     sync.Pool               // of *[]byte, for variant keys
 
 	lookups [counterCells]lookupCounts
 	puts    atomic.Uint64
@@ -171,6 +172,24 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 		return Found{Outcome: Bypass, Reason: "request", Detail: "precondition"}
 	}
 	f := Found{Outcome: Miss, Reason: "uri-miss", OnlyIfCached: w.onlyIfCached}
+	c.lookInMemory(&f, &w, r, p, now)
+	if c.tier != nil && f.Outcome == Miss && f.Stored == nil {
+		c.lookOnDisk(&f, &w, r, p, now)
+	}
+	if f.Outcome == Miss && f.Stored == nil {
+		if other := c.peer.Load(); other != nil && c.lookElsewhere(other, r.Key) {
+			f.Others = nil
+			c.lookInMemory(&f, &w, r, p, now)
+		}
+	}
+	if f.Outcome == Miss {
+		f.Uncacheable = c.uncacheable.has(c.memory.index.hash(r.Key), now)
+	}
+	return f
+}
+
+// lookInMemory is the look-up of what is in memory.
+func (c *Cache) lookInMemory(f *Found, w *wishes, r *Request, p *Policy, now time.Time) {
 	if e := c.memory.get(r.Key); e != nil {
 		f.inMain = e.where.Load() == inMain
 		f.Vary = e.variants[0].Verdict.Vary
@@ -182,17 +201,10 @@ func (c *Cache) lookup(r *Request, p *Policy, now time.Time) Found {
 			c.memory.swap(s, nil)
 			f.Reason, f.Detail = "uri-miss", "purged"
 		default:
-			f.consider(s, &w, r, p, now)
+			f.consider(s, w, r, p, now)
 			f.Freshen = f.Outcome == Hit && c.due(s, f.TTL)
 		}
 	}
-	if c.tier != nil && f.Outcome == Miss && f.Stored == nil {
-		c.lookOnDisk(&f, &w, r, p, now)
-	}
-	if f.Outcome == Miss {
-		f.Uncacheable = c.uncacheable.has(c.memory.index.hash(r.Key), now)
-	}
-	return f
 }
 
 // lookOnDisk is the look-up of what is not in memory.
@@ -351,6 +363,17 @@ func (c *Cache) MaxObjectBytes() int64 { return c.memory.largest() - entryBytes 
 // there was one. Look-ups that begin afterwards do not find it, nor what a
 // fetch brings that had begun before.
 func (c *Cache) Invalidate(key []byte) bool {
+	there := c.InvalidateHere(key)
+	if other := c.peer.Load(); other != nil {
+		other.Invalidated(key)
+		c.memory.remove(key) // it may have been handed over meanwhile
+	}
+	return there
+}
+
+// InvalidateHere is Invalidate for what another process has told of: it is not
+// told again.
+func (c *Cache) InvalidateHere(key []byte) bool {
 	there := c.memory.remove(key)
 	if c.tier != nil {
 		head := c.tier.store.Remove(headKey(key)) // blocks are found through it alone

@@ -184,6 +184,7 @@ type purges struct {
 	rules map[string]rule
 	floor uint64 // rules up to this generation are forgotten
 	file  *purgeFile
+	shut  *purgeFile // what file was until another process got it
 }
 
 // rule holds the generations in which a selector was last purged, 0 for never.
@@ -306,6 +307,15 @@ func (c *Cache) purged(s *Stored) bool {
 // not counted. On an error about a selector nothing has changed; on one about
 // writing the purge down it holds, but may be forgotten with the process.
 func (c *Cache) Purge(selectors []Selector, hard bool) (counts []int64, err error) {
+	counts, err = c.PurgeHere(selectors, hard)
+	if other := c.peer.Load(); other != nil && counts != nil {
+		other.Purged(selectors, hard)
+	}
+	return counts, err
+}
+
+// PurgeHere is Purge for what another process has told of: it is not told again.
+func (c *Cache) PurgeHere(selectors []Selector, hard bool) (counts []int64, err error) {
 	ids, err := idsOf(selectors)
 	if err != nil {
 		return nil, err

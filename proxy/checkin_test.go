@@ -71,10 +71,11 @@ func checkInGate(t *testing.T, d *brokenDisk) *gate {
 			{Hosts: []string{"*"}, Origin: up},
 		}
 	})
-	g.proxy.recorder = newRecorder(t, d)
+	rec := newRecorder(t, d)
+	g.proxy.recorder = rec
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { g.proxy.recorder.Run(ctx); close(ended) }()
+	go func() { rec.Run(ctx); close(ended) }()
 	t.Cleanup(func() { cancel(); <-ended })
 	return g
 }

@@ -61,13 +61,14 @@ func collectGate(t *testing.T, d *keptDisk, log *bytes.Buffer) *gate {
 			{Hosts: []string{"*"}, Origin: up},
 		}
 	})
-	g.proxy.recorder = newRecorder(t, d)
+	rec := newRecorder(t, d)
+	g.proxy.recorder = rec
 	if log != nil {
 		g.proxy.access.set(AccessLog{}, slog.New(slog.NewTextHandler(log, nil)))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { g.proxy.recorder.Run(ctx); close(ended) }()
+	go func() { rec.Run(ctx); close(ended) }()
 	t.Cleanup(func() { cancel(); <-ended })
 	return g
 }

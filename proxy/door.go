@@ -241,6 +241,13 @@ func (d *door) census() (open int, parted map[string]int64) {
 	return d.open, parted
 }
 
+// isEmpty reports whether no connection is open.
+func (d *door) isEmpty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open == 0
+}
+
 func (d *door) emptied() {
 	if d.closing && len(d.inside) == 0 {
 		select {

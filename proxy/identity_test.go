@@ -58,10 +58,11 @@ func identityGate(t *testing.T, answer http.HandlerFunc, i Identity, policy *cac
 			{Hosts: []string{"*"}, Origin: up, Cache: policy, Identity: who},
 		}
 	})
-	g.proxy.recorder = newRecorder(t, d)
+	rec := newRecorder(t, d)
+	g.proxy.recorder = rec
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { g.proxy.recorder.Run(ctx); close(ended) }()
+	go func() { rec.Run(ctx); close(ended) }()
 	t.Cleanup(func() { cancel(); <-ended })
 	return g, d
 }

@@ -21,7 +21,7 @@ import (
 // as a route takes check-ins.
 type Options struct {
 	Cache    *cache.Cache
-	Recorder *attendance.Recorder
+	Recorder Recorder
 	Log      *slog.Logger // nil: nothing is logged
 	Access   AccessLog
 	// FlightWindow bounds what a flight beyond a route's MaxObjectBytes holds
@@ -34,10 +34,17 @@ type Options struct {
 	Limits Limits // of clients' connections
 }
 
+// A Recorder takes what is answered once it is durable: *attendance.Recorder does.
+// Its methods are as there.
+type Recorder interface {
+	Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error)
+	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
+}
+
 // A Proxy answers requests by its routes.
 type Proxy struct {
 	cache    *cache.Cache
-	recorder *attendance.Recorder
+	recorder Recorder
 	log      *slog.Logger
 	access   accessLog
 	window   int64
@@ -62,6 +69,7 @@ type Proxy struct {
 
 	mu        sync.Mutex // guards listeners
 	listeners []net.Listener
+	serving   sync.WaitGroup // Serve, by listener
 }
 
 // New returns a proxy that serves the table.
@@ -122,7 +130,9 @@ func (p *Proxy) take(ln net.Listener, secure *tls.Config) error {
 	ours := &listener{Listener: ln}
 	p.mu.Lock()
 	p.listeners = append(p.listeners, ours)
+	p.serving.Add(1)
 	p.mu.Unlock()
+	defer p.serving.Done()
 	err := p.door.serve(ours, secure)
 	if p.draining.Load() || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -139,17 +149,52 @@ const drainMoment = time.Second
 // nil once all is answered, or the context's error: then what was left has
 // been broken off.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	defer p.end()
-	p.draining.Store(true)
-	p.mu.Lock()
-	for _, ln := range p.listeners {
-		_ = ln.Close() // who closed it already has the error
-	}
-	p.mu.Unlock()
+	p.shut()
 	select {
 	case <-time.After(drainMoment):
 	case <-ctx.Done():
 	}
+	return p.finish(ctx)
+}
+
+// Retire is Shutdown for when another process answers at the same address by
+// now: connections that are kept alive have until hurry is closed, or ctx ends, to
+// send one more request, whose answer tells them to go. It does not wait once
+// nobody is left.
+func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
+	p.shut()
+	p.serving.Wait() // whoever was taken last is inside
+	tick := time.NewTicker(retireLook)
+	defer tick.Stop()
+	for waiting := true; waiting && !p.door.isEmpty(); {
+		select {
+		case <-tick.C:
+		case <-hurry:
+			waiting = false
+		case <-ctx.Done():
+			waiting = false
+		}
+	}
+	return p.finish(ctx)
+}
+
+// retireLook is how often Retire looks whether somebody is left.
+const retireLook = 10 * time.Millisecond
+
+// shut takes no more connections, and has every answer from here on be its
+// connection's last.
+func (p *Proxy) shut() {
+	p.draining.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ln := range p.listeners {
+		_ = ln.Close() // who closed it already has the error
+	}
+}
+
+// finish answers what is under way, and ends.
+func (p *Proxy) finish(ctx context.Context) error {
+	defer p.end()
 	err := p.door.shutdown(ctx)
 	p.coder.close()
 	done := make(chan struct{})
@@ -177,3 +222,28 @@ func (p *Proxy) finished(x *exchange) {
 	p.counters.finished(x, took)
 	p.access.line(x, took)
 }
+
+// AwaitFlight waits, no longer than ctx, until no flight for a cache key is under
+// way that began before.
+func (p *Proxy) AwaitFlight(ctx context.Context, key []byte) {
+	f := p.flights.Find(key)
+	if f == nil {
+		return
+	}
+	if l, err := f.Wait(ctx); err != nil || l.only != nil {
+		return // nothing that others may have
+	}
+	tick := time.NewTicker(flightLook)
+	defer tick.Stop()
+	for p.flights.Find(key) == f {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// flightLook is how often AwaitFlight looks whether a flight has landed: it
+// waits for whole bodies, of which nobody is told.
+const flightLook = time.Millisecond

@@ -24,6 +24,9 @@ func (s *Store) makeRoom() bool {
 	if s.units.Load() <= s.budget {
 		return true
 	}
+	if s.gate.isShut() {
+		return false // it is another's to keep house
+	}
 	s.room.Lock()
 	defer s.room.Unlock()
 	for s.units.Load() > s.budget {

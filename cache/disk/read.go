@@ -386,7 +386,11 @@ func (s *Store) Update(key []byte, ref Ref, head []byte) (bool, error) {
 	if int64(len(b)) > f.slot {
 		return false, nil
 	}
+	if !s.gate.enter() {
+		return false, ErrPaused
+	}
 	n, err := file.WriteAt(b, preambleBytes+int64(1-f.at)*f.slot)
+	s.gate.leave()
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
 	}

@@ -63,8 +63,9 @@ type Store struct {
 	budget   int64 // units
 	keepFree int64
 	inUse    func(key []byte) bool
-	fs       FS
-	lock     io.Closer
+	fs       FS // gate
+	gate     *gate
+	lock     io.Closer // guarded by gate.mu
 
 	shards [shards]shard
 	seq    atomic.Uint64
@@ -101,7 +102,8 @@ func Open(o Options) (*Store, error) {
 	if o.Bytes < bytesMin {
 		return nil, fmt.Errorf("a cache of %d bytes on disk: at least %d are needed", o.Bytes, bytesMin)
 	}
-	s := &Store{dir: o.Dir, budget: o.Bytes / unitBytes, keepFree: o.KeepFree, inUse: o.InUse, fs: o.FS}
+	g := &gate{FS: o.FS}
+	s := &Store{dir: o.Dir, budget: o.Bytes / unitBytes, keepFree: o.KeepFree, inUse: o.InUse, fs: g, gate: g}
 	for i := range s.shards {
 		s.shards[i].number = i
 	}
@@ -159,9 +161,9 @@ func (s *Store) Run(ctx context.Context) error {
 // Close lets go of the directory. Run must have returned and nothing may be
 // called any more.
 func (s *Store) Close() error {
-	s.SyncRemovals()
+	err := s.Release()
 	s.opened.closeAll()
-	return s.lock.Close()
+	return err
 }
 
 // SyncRemovals makes what was removed so far last through a power cut.
@@ -417,6 +419,9 @@ func (s *Store) paused() bool {
 
 // trouble notes that the file system refused a write.
 func (s *Store) trouble(err error) {
+	if errors.Is(err, errReleased) {
+		return
+	}
 	s.counts.failedWrites.Add(1)
 	s.why.Store(&err)
 	s.pausedUntil.Store(time.Now().Add(pause).UnixNano())

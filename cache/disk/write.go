@@ -47,7 +47,7 @@ var blockBufs = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return 
 // Begin begins a record. From here on Remove of its key reaches it. m belongs
 // to the store afterwards. No file is made before a block is full.
 func (s *Store) Begin(m Meta) (*Writer, error) {
-	if s.paused() {
+	if s.paused() || s.gate.isShut() {
 		s.counts.refused.Add(1)
 		return nil, ErrPaused
 	}

@@ -113,7 +113,7 @@ func (h *journalHand) take(ctx context.Context, work func(a *attendant) error) (
 	if a.keys, err = attendance.OpenKeys(conf.Signing.Keys); err != nil {
 		return err
 	}
-	if err = a.openRecorder(conf, schools); err != nil {
+	if err = a.openRecorder(conf, schools, nil); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -169,21 +169,21 @@ func runKeys(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // serveRotate answers POST /attendance/keys/rotate.
 func (s *server) serveRotate(w http.ResponseWriter, _ *http.Request) {
-	if s.takes == nil {
+	if s.takes.Load() == nil {
 		http.Error(w, "there is no attendance section", http.StatusNotFound)
 		return
 	}
-	if err := s.takes.rotateKeys(); err != nil {
+	if err := s.takes.Load().rotateKeys(); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	key, made := s.takes.keys.Current()
+	key, made := s.takes.Load().keys.Current()
 	sayJSON(w, http.StatusOK, map[string]any{"key": key.ID.String(), "made": made})
 }
 
 // serveRecompute answers POST /attendance/recompute.
 func (s *server) serveRecompute(w http.ResponseWriter, r *http.Request) {
-	if s.takes == nil {
+	if s.takes.Load() == nil {
 		http.Error(w, "there is no attendance section", http.StatusNotFound)
 		return
 	}
@@ -202,7 +202,7 @@ func (s *server) serveRecompute(w http.ResponseWriter, r *http.Request) {
 	schools, err := schoolsOf(c)
 	var done *recomputed
 	if err == nil {
-		done, err = s.takes.recompute(r.Context(), schools, &ask)
+		done, err = s.takes.Load().recompute(r.Context(), schools, &ask)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

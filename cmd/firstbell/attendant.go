@@ -37,6 +37,8 @@ type attendant struct {
 
 	stopTaking func() // ends the recorder
 	recording  sync.WaitGroup
+	stopJobs   func() // ends what carries on
+	jobs       sync.WaitGroup
 	lastErr    error // of the recorder; read after recording is done
 }
 
@@ -62,7 +64,8 @@ func (s *sinkDelivery) takes() string {
 
 // openAttendance opens store, journal and sinks, and reads back what today's
 // presses need. After an error nothing is left open.
-func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a *attendant, err error) {
+// ready is what was read before, or nil.
+func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger, ready *preparation) (a *attendant, err error) {
 	conf := c.Attendance
 	a = &attendant{log: log, dirs: []string{conf.Journal, conf.JournalSpare}, retention: conf.Retention, place: store.Shown(conf.Store), rotate: *conf.Signing.Rotate}
 	defer func() {
@@ -88,7 +91,7 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger) (a 
 		return a, err
 	}
 	a.desk = newReceiptDesk(a)
-	if err = a.openRecorder(conf, schools); err != nil {
+	if err = a.openRecorder(conf, schools, ready); err != nil {
 		return a, err
 	}
 	if a.toStore, err = a.openDelivery(attendance.DeliveryConfig{Name: "store", Target: a.store, Known: a.store.Known(), BulkMax: storeBulkMax, Gather: storeGather}); err != nil {
@@ -106,36 +109,45 @@ func storeOptions(conf *config.Attendance) store.Options {
 	return store.Options{Location: conf.Store, Password: conf.StorePassword, Journal: conf.Journal}
 }
 
-func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Schools) error {
+func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Schools, ready *preparation) error {
 	past, err := wal.OpenReader(a.dirs...)
 	if err != nil {
 		return err
 	}
 	defer past.Close()
 	a.begins.Store(past.First())
+	key, _ := a.keys.Current()
+	if ready != nil {
+		a.recorder = ready.recorder
+		a.recorder.SetKey(key)
+		ready.notify.Store(a)
+		return a.recorder.CatchUp(a.journal, attendance.ReadJournal(past))
+	}
 	secret, err := attendance.OpenSecret(conf.Journal, a.journal.Next() <= 1)
 	if err != nil {
 		return err
 	}
-	key, _ := a.keys.Current()
 	a.recorder, err = attendance.New(attendance.Config{
-		Log:     a.journal,
-		Journal: attendance.ReadJournal(past),
-		Secret:  secret,
-		Schools: schools,
-		Key:     key,
-		Grace:   conf.Grace,
-		OnAppend: func(next uint64) {
-			if a.toStore == nil {
-				return // a command has the journal, the next start delivers
-			}
-			a.toStore.Notify(next)
-			for _, s := range a.sinks {
-				s.delivery.Notify(next)
-			}
-		},
+		Log:      a.journal,
+		Journal:  attendance.ReadJournal(past),
+		Secret:   secret,
+		Schools:  schools,
+		Key:      key,
+		Grace:    conf.Grace,
+		OnAppend: a.appended,
 	})
 	return err
+}
+
+// appended tells those who deliver of what the journal holds now.
+func (a *attendant) appended(next uint64) {
+	if a.toStore == nil {
+		return // a command has the journal, the next start delivers
+	}
+	a.toStore.Notify(next)
+	for _, s := range a.sinks {
+		s.delivery.Notify(next)
+	}
 }
 
 // Nobody waits for the store: its bulks may be larger and later than those of
@@ -204,13 +216,33 @@ func (a *attendant) start(s *server) {
 	ctx, cancel := context.WithCancel(s.work)
 	a.stopTaking = cancel
 	a.recording.Go(func() { a.lastErr = a.recorder.Run(ctx) })
-	s.background("the delivery to the store", a.toStore.Run)
-	for _, d := range a.sinks {
-		s.background("the delivery to "+d.name, d.delivery.Run)
+	work, end := context.WithCancel(s.work)
+	a.stopJobs = end
+	carry := func(name string, run func(context.Context) error) {
+		a.jobs.Go(func() {
+			if err := run(work); err != nil && work.Err() == nil {
+				a.log.Error("stopped working", "what", name, "error", err)
+			}
+		})
 	}
-	s.background("the retention of the journal", a.retain)
-	s.background("the watch over attendance", a.watch)
-	s.background("the keeping of keys and digests", a.keepBooks)
+	carry("the delivery to the store", a.toStore.Run)
+	for _, d := range a.sinks {
+		carry("the delivery to "+d.name, d.delivery.Run)
+	}
+	carry("the retention of the journal", a.retain)
+	carry("the watch over attendance", a.watch)
+	carry("the keeping of keys and digests", a.keepBooks)
+	s.clerk.goTo(a.recorder, a.recorder)
+}
+
+// handOver ends all at once and lets everything go, for another process to take:
+// those that joined a batch are still written and answered; what is not
+// delivered is for the other to deliver.
+func (a *attendant) handOver() error {
+	a.stopJobs()
+	err := a.finish()
+	a.jobs.Wait()
+	return errors.Join(err, a.letGo())
 }
 
 // finish takes no more check-ins; those that joined a batch are still written
@@ -230,7 +262,10 @@ const closeMax = 5 * time.Second
 
 // close lets everything go, after the last check-ins went into the store.
 func (a *attendant) close() error {
-	var errs []error
+	if a.stopJobs != nil {
+		a.stopJobs()
+		a.jobs.Wait()
+	}
 	if a.toStore != nil && a.stopTaking != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeMax)
 		if err := a.toStore.Drain(ctx); err != nil {
@@ -238,6 +273,12 @@ func (a *attendant) close() error {
 		}
 		cancel()
 	}
+	return a.letGo()
+}
+
+// letGo closes all that was opened.
+func (a *attendant) letGo() error {
+	var errs []error
 	for _, s := range a.sinks {
 		errs = append(errs, s.target.Close())
 	}

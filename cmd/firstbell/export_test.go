@@ -236,7 +236,7 @@ func TestRetentionKeepsWhatIsYoungOrNotDelivered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := openAttendance(t.Context(), c, newLogger(os.Stderr, "text"))
+	a, err := openAttendance(t.Context(), c, newLogger(os.Stderr, "text"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

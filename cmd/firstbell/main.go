@@ -44,6 +44,7 @@ func commands() []command {
 		{"inspect", "show the journal: segments, records, damage; inspect cache: what is stored", runInspect},
 		{"status", "show how a running firstbell does", runStatus},
 		{"reload", "have a running firstbell read its file again", runReload},
+		{"upgrade", "have a running firstbell be replaced by the program on disk, losing no request", runUpgrade},
 		{"purge", "have a running firstbell make stored responses stale, or drop them", runPurge},
 		{"cookie", "make a signed session cookie, or look into one", runCookie},
 		{"version", "show the version", runVersion},

@@ -149,8 +149,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	collectClients(ch, s)
 	collectCache(ch, s)
 	collectOrigins(ch, s)
-	if s.takes != nil {
-		collectAttendance(ch, s.takes)
+	if s.takes.Load() != nil {
+		collectAttendance(ch, s.takes.Load())
 	}
 	collectIdentities(ch, s)
 	mReloads.send(ch, float64(s.reloads.good.Load()))

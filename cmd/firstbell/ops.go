@@ -30,6 +30,7 @@ func newOps(s *server) *http.Server {
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.HandleFunc("GET /{$}", s.servePage)
 	mux.HandleFunc("POST /reload", s.serveReload)
+	mux.HandleFunc("POST /upgrade", s.serveUpgrade)
 	mux.HandleFunc("POST /purge", s.servePurge)
 	mux.HandleFunc("POST /attendance/parked", s.serveParked)
 	mux.HandleFunc("POST /attendance/recompute", s.serveRecompute)
@@ -96,8 +97,8 @@ func (s *server) notReady() string {
 	if !s.ready.Load() {
 		return "not serving: starting or draining"
 	}
-	if s.takes != nil {
-		if h := s.takes.journal.Health(); h.Why != nil {
+	if s.takes.Load() != nil {
+		if h := s.takes.Load().journal.Health(); h.Why != nil {
 			return "the journal takes no check-ins (" + h.State.String() + "): " + h.Why.Error()
 		}
 	}

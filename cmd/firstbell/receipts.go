@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"firstbell/attendance"
@@ -26,6 +27,8 @@ const receiptsUnder = "/receipts/"
 // journal, for as long as that holds the record.
 type receiptDesk struct {
 	a *attendant
+
+	moved atomic.Pointer[func(ctx context.Context, host, path string) (proxy.LocalAnswer, error)] // where the journal is now, if not here
 
 	busy chan struct{} // held by who reads the journal: one at a time
 	line chan struct{} // held by who waits for that, too
@@ -65,6 +68,12 @@ func deskBusy() proxy.LocalAnswer {
 
 // answer is a proxy.Local.
 func (d *receiptDesk) answer(ctx context.Context, host, path string) proxy.LocalAnswer {
+	if elsewhere := d.moved.Load(); elsewhere != nil {
+		if a, err := (*elsewhere)(ctx, host, path); err == nil {
+			return a
+		}
+		return deskBusy()
+	}
 	text := path[strings.LastIndexByte(path, '/')+1:]
 	id, err := attendance.ParseReceiptID(text)
 	if err != nil || !strings.HasSuffix(path, receiptsUnder+text) {

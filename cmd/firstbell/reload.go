@@ -34,6 +34,9 @@ func (s *server) reload(by string) *reloaded {
 	s.reloads.mu.Lock()
 	defer s.reloads.mu.Unlock()
 	out := &reloaded{At: time.Now(), By: by}
+	if s.upgrades.busy.Load() {
+		return s.reloadedTo(out, []string{"an upgrade is under way: the new process reads the file; try again should it be given up"})
+	}
 	c, problems := config.Load(s.options.file)
 	for _, p := range problems.Warnings() {
 		out.Warnings = append(out.Warnings, p.String())
@@ -46,7 +49,12 @@ func (s *server) reload(by string) *reloaded {
 			out.Problems = append(out.Problems, err.Error())
 		}
 	}
-	out.OK = len(out.Problems) == 0
+	return s.reloadedTo(out, out.Problems)
+}
+
+// reloadedTo remembers and tells what came of a reload.
+func (s *server) reloadedTo(out *reloaded, problems []string) *reloaded {
+	out.Problems, out.OK = problems, len(problems) == 0
 	out.Digest = s.now.Load().config.Digest
 	s.reloads.latest.Store(out)
 	if !out.OK {
@@ -57,7 +65,7 @@ func (s *server) reload(by string) *reloaded {
 		return out
 	}
 	s.reloads.good.Add(1)
-	s.log.Info("the file is in force", "by", by, "digest", out.Digest, "needs_restart", out.NeedsRestart)
+	s.log.Info("the file is in force", "by", out.By, "digest", out.Digest, "needs_restart", out.NeedsRestart)
 	return out
 }
 
@@ -85,12 +93,12 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
-	table, err := tableOf(c, origins, who, s.takes)
+	table, err := tableOf(c, origins, who, s.takes.Load())
 	if err != nil {
 		return err
 	}
-	if s.takes != nil {
-		if err := s.takes.schoolsChanged(c); err != nil {
+	if s.takes.Load() != nil {
+		if err := s.takes.Load().schoolsChanged(c); err != nil {
 			return err
 		}
 	}
@@ -111,11 +119,11 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
 	s.retire(was.origins, origins)
 	was.who.retire(who)
-	if s.takes != nil {
+	if s.takes.Load() != nil {
 		if sinks != nil {
-			s.takes.renewCredentials(sinks)
+			s.takes.Load().renewCredentials(sinks)
 		}
-		s.takes.retryNow()
+		s.takes.Load().retryNow()
 	}
 	return nil
 }
@@ -126,7 +134,7 @@ func (s *server) sinksAreThere(c *config.Config) error {
 		if r.Collect == nil {
 			continue
 		}
-		if s.takes == nil || s.takes.collecting(r.Collect.Sink) == nil {
+		if s.takes.Load() == nil || s.takes.Load().collecting(r.Collect.Sink) == nil {
 			return fmt.Errorf("routes[%d] collects for the sink %s, and that begins only with a restart", i, r.Collect.Sink)
 		}
 	}

@@ -161,6 +161,36 @@ func runReload(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return nil
 }
 
+const upgradeUsage = `upgrade -config FILE
+
+Has a running firstbell, on the ops listener that FILE names, start the program
+that is on disk now, with the file as it is now, and hand over to it: listening
+sockets, journal, cache. It waits for the outcome. Everything in the file takes
+effect, also what waits for a restart. It exits with 1 when the new process did
+not become ready; the old one then goes on as before.`
+
+func runUpgrade(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("upgrade", upgradeUsage, stderr)
+	file := f.String("config", "", "`FILE` that serve runs with")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	text, status, err := askOps(ctx, "upgrade", *file, stderr, http.MethodPost, "/upgrade", nil)
+	if err != nil {
+		return err
+	}
+	var u upgraded
+	if err := json.Unmarshal(text, &u); err != nil {
+		return fmt.Errorf("asking for an upgrade: the answer was %d %s", status, text)
+	}
+	if !u.OK {
+		return fmt.Errorf("the old process goes on: %s", u.Problem)
+	}
+	fmt.Fprintf(stdout, "process %d, version %s, serves as generation %d after %.2f s; the one before it answers what is left, and ends\n",
+		u.PID, u.Version, u.Generation, u.Took)
+	return nil
+}
+
 // errNobodyThere says that nothing listens where the file says.
 var errNobodyThere = errors.New("does firstbell serve run?")
 

@@ -16,9 +16,9 @@ import (
 	"syscall"
 	"time"
 
-	"firstbell/attendance"
 	"firstbell/cache"
 	"firstbell/cmd/firstbell/config"
+	"firstbell/cmd/firstbell/handover"
 	"firstbell/proxy"
 	"firstbell/proxy/certs"
 )
@@ -27,7 +27,10 @@ const serveUsage = `serve -config FILE
 
 Answers requests as the file says until SIGTERM or SIGINT; then it takes no new
 connections, answers what is under way, and ends. SIGHUP has it read the file
-again: all of it is taken, or nothing.`
+again: all of it is taken, or nothing. SIGUSR2, or firstbell upgrade, has the
+program that is on disk now take over: sockets, journal and cache go to the new
+process, no request is lost, and if it does not start this one goes on. Sockets
+that systemd hands over (firstbell.socket) are used.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -36,6 +39,7 @@ type serveOptions struct {
 	access    bool
 	accessSet bool // -access-log was given
 	sample    int
+	pidFile   string
 }
 
 func serveOptionsOf(args []string, stderr io.Writer) (*serveOptions, error) {
@@ -45,6 +49,7 @@ func serveOptionsOf(args []string, stderr io.Writer) (*serveOptions, error) {
 	f.StringVar(&o.logFormat, "log-format", "text", "`text` or json")
 	f.BoolVar(&o.access, "access-log", true, "write a line per request; goes before log.access in the file")
 	f.IntVar(&o.sample, "access-log-sample", 0, "at high rates write one request in `N`; goes before log.sample in the file")
+	f.StringVar(&o.pidFile, "pid-file", "", "`FILE` to write the process's number to, for whoever wants one")
 	if err := parseFlags(f, args); err != nil {
 		return nil, err
 	}
@@ -65,18 +70,29 @@ func runServe(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // before anything takes time: without it they end the process
+	defer signal.Stop(signals)
+	in, err := inherit()
+	if err != nil {
+		return err
+	}
+	program, err := handover.ThisProgram(append([]string{"serve"}, args...))
+	if err != nil {
+		return err
+	}
 	c, err := loadConfig(o.file, stderr)
 	if err != nil {
+		in.failed(err)
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP) // before anything takes time: without it the signal ends the process
-	defer signal.Stop(hup)
-	s, err := open(ctx, c, o, newLogger(stderr, o.logFormat))
+	s, err := open(ctx, c, o, newLogger(stderr, o.logFormat), in)
 	if err != nil {
+		in.failed(err)
 		return err
 	}
-	return s.run(ctx, hup)
+	s.program = program
+	return s.run(ctx, signals)
 }
 
 func newLogger(w io.Writer, format string) *slog.Logger {
@@ -96,9 +112,20 @@ type server struct {
 	secureNet   net.Listener // as above: what speaks TLS
 	certs       *certs.Store // nil without secureNet
 	cache       *cache.Cache
-	takes       *attendant // check-ins; nil without attendance
+	takes       atomic.Pointer[attendant] // check-ins; nil without attendance, and while another process has it
+	clerk       *clerk
 	proxy       *proxy.Proxy
 	ops         *http.Server
+
+	program    handover.Program
+	generation int // 1, and one more with each process that takes over
+	inherited  *inherited
+	twin       *twin         // the cache of the process before this one; nil without one
+	alone      chan struct{} // closed when that process has ended
+	upgrades   upgrades
+	handing    *handing        // set once upgrades.replaced is closed
+	stopping   context.Context // done when this process is to end
+	stop       context.CancelFunc
 
 	ready   atomic.Bool
 	reloads reloads
@@ -130,8 +157,10 @@ func boundMemory(cacheBytes int64) {
 
 // open makes all that can fail before anything is started. After an error
 // nothing is left open.
-func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logger) (s *server, err error) {
-	s = &server{log: log, options: o, started: time.Now()}
+func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logger, in *inherited) (s *server, err error) {
+	s = &server{log: log, options: o, started: time.Now(), inherited: in, generation: 1, clerk: newClerk()}
+	s.stopping, s.stop = context.WithCancel(ctx)
+	s.alone, s.upgrades.replaced, s.upgrades.hurry = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.work, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -141,26 +170,19 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	for _, l := range []struct {
 		to           *net.Listener
 		key, address string
-	}{{&s.web, "listen.http", c.Listen.HTTP}, {&s.secureNet, "listen.https", c.Listen.HTTPS}, {&s.opsNet, "listen.ops", c.Listen.Ops}} {
+	}{{&s.web, "http", c.Listen.HTTP}, {&s.secureNet, "https", c.Listen.HTTPS}, {&s.opsNet, "ops", c.Listen.Ops}} {
 		if l.address == "" {
 			continue
 		}
-		if *l.to, err = listen(l.key, l.address); err != nil {
+		if *l.to, err = s.listen(l.key, l.address); err != nil {
 			return s, err
 		}
 	}
+	if left := in.sockets.CloseUnused(); len(left) > 0 {
+		log.Warn("sockets were handed over that the file does not listen on", "sockets", lists(left))
+	}
 	if err := s.openCertificates(c); err != nil {
 		return s, err
-	}
-	if s.cache, err = cache.New(cacheOf(c)); err != nil {
-		return s, fmt.Errorf("making the cache: %w", err)
-	}
-	var recorder *attendance.Recorder
-	if c.Attendance != nil {
-		if s.takes, err = openAttendance(ctx, c, log); err != nil {
-			return s, fmt.Errorf("starting attendance: %w", err)
-		}
-		recorder = s.takes.recorder
 	}
 	origins, fresh, err := openOrigins(c, nil)
 	if err != nil {
@@ -170,14 +192,17 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	if err != nil {
 		return s, err
 	}
-	table, err := tableOf(c, origins, who, s.takes)
+	if err := s.openWhatOneHas(ctx, c); err != nil {
+		return s, err
+	}
+	table, err := tableOf(c, origins, who, s.takes.Load())
 	if err != nil {
 		return s, err
 	}
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
-	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: recorder, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
+	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}
@@ -185,11 +210,47 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	return s, nil
 }
 
-func listen(key, address string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", address)
+// openWhatOneHas opens what only one process can have: from here on the process
+// before this one is without it.
+func (s *server) openWhatOneHas(ctx context.Context, c *config.Config) error {
+	in := s.inherited
+	ready, err := in.prepare(ctx, c)
+	if err != nil {
+		return fmt.Errorf("reading the journal: %w", err)
+	}
+	if ready != nil {
+		s.clerk.goTo(nil, ready.recorder)
+	}
+	if err := in.release(ctx); err != nil {
+		return err
+	}
+	if s.cache, err = cache.New(cacheOf(c)); err != nil {
+		return fmt.Errorf("making the cache: %w", err)
+	}
+	if before := in.before; before != nil {
+		s.generation = before.Generation
+		s.twin = newTwin(before.Link, handover.OldService, s.log)
+		s.cache.SetPeer(s.twin)
+	}
+	if c.Attendance == nil {
+		return nil
+	}
+	takes, err := openAttendance(ctx, c, s.log, ready)
+	if err != nil {
+		return fmt.Errorf("starting attendance: %w", err)
+	}
+	s.takes.Store(takes)
+	return nil
+}
+
+// listen opens listen.KEY of the file, or takes it over. Its socket goes to the
+// next process by that name.
+func (s *server) listen(key, address string) (net.Listener, error) {
+	ln, err := s.inherited.sockets.Listen(key, address)
 	if err == nil {
 		return ln, nil
 	}
+	key = "listen." + key
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listening on %s (%s): the port is in use; end the other process or choose another port", address, key)
 	}
@@ -204,12 +265,16 @@ func listen(key, address string) (net.Listener, error) {
 
 // run serves until ctx ends or a listener breaks, then answers what is under
 // way and closes everything. It is called once.
-func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
+func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	broken := make(chan error, 3)
 	boundMemory(int64(s.now.Load().config.Cache.Memory))
 	s.background("the cache", s.cache.Run)
-	if s.takes != nil {
-		s.takes.start(s)
+	if a := s.takes.Load(); a != nil {
+		a.start(s)
+	}
+	if before := s.inherited.before; before != nil {
+		s.inherited.heir.serves(s)
+		s.shareOrigins(before)
 	}
 	if s.web != nil {
 		go func() { broken <- s.proxy.Serve(s.web) }()
@@ -219,15 +284,30 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
 		go func() { broken <- s.proxy.ServeTLS(s.secureNet, s.certs.Config(proxy.Protocols...)) }()
 	}
 	if s.opsNet != nil {
-		go func() { broken <- s.ops.Serve(s.opsNet) }()
+		go func() {
+			if err := s.ops.Serve(s.opsNet); !errors.Is(err, net.ErrClosed) { // by Serving
+				broken <- err
+			}
+		}()
 	}
 	s.ready.Store(true)
-	s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version)
-	var err error
-	for serving := true; serving; {
+	s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version, "generation", s.generation)
+	err := s.announce()
+	if err == nil {
+		err = s.tellSystem()
+	}
+	replaced := false
+	for serving := err == nil; serving; {
 		select {
-		case <-hup:
-			s.reload("SIGHUP")
+		case sig := <-signals:
+			if sig == syscall.SIGUSR2 {
+				go s.upgrade("SIGUSR2")
+			} else {
+				s.reload("SIGHUP")
+			}
+		case <-s.upgrades.replaced:
+			s.log.Info("answering what is left", "longest", s.now.Load().config.Listen.Drain)
+			serving, replaced = false, true
 		case err = <-broken:
 			serving = false
 		case <-ctx.Done():
@@ -236,7 +316,14 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal) error {
 		}
 	}
 	s.ready.Store(false)
-	err = errors.Join(err, s.drain(), s.close())
+	replaced = replaced || s.noMoreUpgrades()
+	s.tellEnd(replaced)
+	if replaced {
+		err = errors.Join(err, s.giveWay())
+	} else {
+		err = errors.Join(err, s.drain())
+	}
+	err = errors.Join(err, s.close())
 	s.log.Info("ended", "after", time.Since(s.started).Round(time.Second))
 	return err
 }
@@ -255,14 +342,16 @@ func (s *server) drain() error {
 // other, and lets everything go. It is also how open undoes what it began.
 func (s *server) close() error {
 	s.ready.Store(false)
+	s.stop()
 	var errs []error
-	if s.takes != nil {
-		errs = append(errs, s.takes.finish())
+	takes := s.takes.Load()
+	if takes != nil {
+		errs = append(errs, takes.finish())
 	}
 	s.end()
 	s.jobs.Wait()
-	if s.takes != nil {
-		errs = append(errs, s.takes.close())
+	if takes != nil {
+		errs = append(errs, takes.close())
 	}
 	if now := s.now.Load(); now != nil {
 		for _, u := range now.origins {

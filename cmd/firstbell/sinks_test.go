@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"firstbell/cmd/firstbell/config"
+	"firstbell/cmd/firstbell/handover"
 )
 
 // receivers is a server that takes what every kind of sink sends, and tells
@@ -347,14 +348,14 @@ func TestADeadSinkHoldsNoSegment(t *testing.T) {
 
 	// A night later nothing of it is needed for today's presses any more.
 	s, stop := startOpen(t, file)
-	for s.takes.toStore.Stats().Next == 0 || s.takes.sinks[0].delivery.Stats().Failures == 0 || s.takes.sinks[1].delivery.Stats().Failures == 0 {
+	for s.takes.Load().toStore.Stats().Next == 0 || s.takes.Load().sinks[0].delivery.Stats().Failures == 0 || s.takes.Load().sinks[1].delivery.Stats().Failures == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
-	held, lms := s.takes.sinks[0].delivery.Stats().Next, s.takes.sinks[1].delivery.Stats().Next
-	if needed := s.takes.toStore.Stats().Next; held > needed || lms >= held {
+	held, lms := s.takes.Load().sinks[0].delivery.Stats().Next, s.takes.Load().sinks[1].delivery.Stats().Next
+	if needed := s.takes.Load().toStore.Stats().Next; held > needed || lms >= held {
 		t.Fatalf("the sinks are at %d and %d, the store at %d; want lms behind", held, lms, needed)
 	}
-	if err := s.takes.remove(held); err != nil { // what a sink of collected writes holds stays
+	if err := s.takes.Load().remove(held); err != nil { // what a sink of collected writes holds stays
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(journal, before[0])); !errors.Is(err, os.ErrNotExist) {
@@ -366,11 +367,11 @@ func TestADeadSinkHoldsNoSegment(t *testing.T) {
 
 	// With the disk about to be full the hold is lost, and what goes is counted.
 	s, stop = startOpen(t, file)
-	for s.takes.toStore.Stats().Next == 0 || s.takes.sinks[0].delivery.Stats().Next == 0 {
+	for s.takes.Load().toStore.Stats().Next == 0 || s.takes.Load().sinks[0].delivery.Stats().Next == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := s.takes.loseHold(); err != nil || s.takes.sinks[0].lost.Load() != 0 {
-		t.Errorf("got %v and %d lost, want nothing lost: today's receipts need the segment", err, s.takes.sinks[0].lost.Load())
+	if err := s.takes.Load().loseHold(); err != nil || s.takes.Load().sinks[0].lost.Load() != 0 {
+		t.Errorf("got %v and %d lost, want nothing lost: today's receipts need the segment", err, s.takes.Load().sinks[0].lost.Load())
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -383,7 +384,7 @@ func TestADeadSinkHoldsNoSegment(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if n := s.takes.sinks[1].delivery.Stats().FromPast; n != 5 {
+	if n := s.takes.Load().sinks[1].delivery.Stats().FromPast; n != 5 {
 		t.Errorf("got %d from the store, want 5", n)
 	}
 }
@@ -395,7 +396,7 @@ func startOpen(t *testing.T, file string) (*server, func() error) {
 	if c == nil {
 		t.Fatal(problems)
 	}
-	s, err := open(t.Context(), c, &serveOptions{file: file}, newLogger(io.Discard, "text"))
+	s, err := open(t.Context(), c, &serveOptions{file: file}, newLogger(io.Discard, "text"), &inherited{sockets: &handover.Sockets{}})
 	if err != nil {
 		t.Fatal(err)
 	}

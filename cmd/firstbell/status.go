@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"time"
 
 	"firstbell/attendance"
@@ -16,6 +17,7 @@ type statusReport struct {
 	Uptime     string           `json:"uptime"`
 	Ready      bool             `json:"ready"`
 	NotReady   string           `json:"not_ready,omitempty"`
+	Process    processStatus    `json:"process"`
 	Config     configStatus     `json:"config"`
 	Requests   map[string]int64 `json:"requests"` // by outcome
 	SentBytes  int64            `json:"sent_bytes"`
@@ -31,6 +33,23 @@ type statusReport struct {
 	// Contradictions counts by school the check-ins that named another student
 	// than their credential does.
 	Contradictions map[string]uint64 `json:"contradictions,omitempty"`
+}
+
+// processStatus is which process this is, of those that took over from one
+// another.
+type processStatus struct {
+	PID        int `json:"pid"`
+	Generation int `json:"generation"` // 1, and one more with each upgrade
+
+	// Before is the process before this one, while it answers what it has left.
+	Before int `json:"before,omitempty"`
+
+	LastUpgrade    *upgraded `json:"last_upgrade,omitempty"` // of this process, which it outlived
+	UpgradesFailed uint64    `json:"upgrades_failed"`
+
+	// Check-ins that had to wait because the journal changed hands.
+	Waited     uint64 `json:"waited"`
+	TurnedAway uint64 `json:"turned_away"` // of those, in vain
 }
 
 type configStatus struct {
@@ -196,7 +215,8 @@ func (s *server) report() *statusReport {
 	p := s.proxy.Stats()
 	why := s.notReady()
 	r := &statusReport{
-		Build: buildVersion(), Started: s.started, Uptime: time.Since(s.started).Round(time.Second).String(),
+		Process: s.processReport(),
+		Build:   buildVersion(), Started: s.started, Uptime: time.Since(s.started).Round(time.Second).String(),
 		Ready: why == "", NotReady: why,
 		Config: configStatus{
 			File: s.options.file, Digest: now.config.Digest, Loaded: now.loaded,
@@ -222,8 +242,8 @@ func (s *server) report() *statusReport {
 	for _, name := range config.SortedKeys(now.origins) {
 		r.Origins = append(r.Origins, originReport(name, now.origins[name]))
 	}
-	if s.takes != nil {
-		r.Attendance = s.takes.report()
+	if s.takes.Load() != nil {
+		r.Attendance = s.takes.Load().report()
 	}
 	for _, v := range now.who.list() {
 		r.Identities = append(r.Identities, identityReport(v))
@@ -231,6 +251,21 @@ func (s *server) report() *statusReport {
 	r.Contradictions = p.Contradictions
 	r.TLS = tlsStatusOf(s, &p)
 	return r
+}
+
+func (s *server) processReport() processStatus {
+	p := processStatus{
+		PID: os.Getpid(), Generation: s.generation, LastUpgrade: s.upgrades.latest.Load(), UpgradesFailed: s.upgrades.bad.Load(),
+		Waited: s.clerk.waited.Load(), TurnedAway: s.clerk.refused.Load(),
+	}
+	if before := s.inherited.before; before != nil {
+		select {
+		case <-s.alone:
+		default:
+			p.Before = before.PID
+		}
+	}
+	return p
 }
 
 func diskReport(d *cache.DiskStats) *diskStatus {

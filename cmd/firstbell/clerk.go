@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/cmd/firstbell/handover"
+	"firstbell/proxy"
+)
+
+const (
+	// clerkPatience is how long a check-in waits for the journal to change
+	// hands. It is on disk some tens of milliseconds after that.
+	clerkPatience = 2 * time.Second
+
+	// clerkQueue bounds those who wait, as a recorder bounds them.
+	clerkQueue = attendance.DefaultMaxWaiting
+)
+
+// A clerk takes check-ins, and what is collected, to whoever has the journal: the
+// recorder of this process, the next process, or, while the journal changes
+// hands, nobody. Then they wait: no longer than clerkPatience, no more than
+// clerkQueue, and who waits in vain is told when the press came. It is a
+// proxy.Recorder.
+type clerk struct {
+	desk    atomic.Pointer[desk]
+	waiting atomic.Int64
+	waited  atomic.Uint64 // times that somebody had to wait
+	refused atomic.Uint64 // of those, in vain
+}
+
+// desk is where the clerk goes. It is never changed; the next takes its place.
+type desk struct {
+	to    proxy.Recorder       // nil: nobody has the journal
+	far   bool                 // to is in another process, which may not be there yet
+	token *attendance.Recorder // says when a press came that is refused; nil: nobody does
+	next  chan struct{}        // closed when another desk is in use
+}
+
+func newClerk() *clerk {
+	c := &clerk{}
+	c.desk.Store(&desk{next: make(chan struct{})})
+	return c
+}
+
+// goTo has the clerk go to another desk from now on. token turns away who waits
+// there in vain.
+func (c *clerk) goTo(to proxy.Recorder, token *attendance.Recorder) {
+	_, far := to.(nextDesk)
+	old := c.desk.Swap(&desk{to: to, far: far, token: token, next: make(chan struct{})})
+	close(old.next)
+}
+
+// hold has everybody wait.
+func (c *clerk) hold() { c.goTo(nil, c.desk.Load().token) }
+
+// Take implements proxy.Recorder.
+func (c *clerk) Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error) {
+	var since time.Time
+	for {
+		d := c.desk.Load()
+		if d.far && since.IsZero() {
+			since = time.Now()
+		}
+		if d.to != nil {
+			r, err := d.to.Take(ctx, p)
+			if err == nil || !moving(err) {
+				return r, err
+			}
+			if c.desk.Load() == d && errors.Is(err, attendance.ErrStopped) {
+				return r, err // it ends, and nobody takes over
+			}
+		}
+		if !c.wait(ctx, d, &since) {
+			return attendance.Receipt{}, d.turnAway(p)
+		}
+	}
+}
+
+// Collect implements proxy.Recorder.
+func (c *clerk) Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error) {
+	var since time.Time
+	for {
+		d := c.desk.Load()
+		if d.far && since.IsZero() {
+			since = time.Now()
+		}
+		if d.to != nil {
+			id, err := d.to.Collect(ctx, it)
+			if err == nil || !moving(err) {
+				return id, err
+			}
+			if c.desk.Load() == d && errors.Is(err, attendance.ErrStopped) {
+				return id, err
+			}
+		}
+		if !c.wait(ctx, d, &since) {
+			return attendance.ReceiptID{}, turnedAway()
+		}
+	}
+}
+
+// moving says that nothing was recorded because the journal changes hands.
+func moving(err error) bool {
+	return errors.Is(err, attendance.ErrStopped) || errors.Is(err, handover.ErrGone)
+}
+
+// wait waits until another desk than d is in use; false when that takes too
+// long, or too many wait.
+func (c *clerk) wait(ctx context.Context, d *desk, since *time.Time) bool {
+	if since.IsZero() {
+		*since = time.Now()
+	}
+	c.waited.Add(1)
+	if c.waiting.Add(1) > clerkQueue {
+		c.waiting.Add(-1)
+		c.refused.Add(1)
+		return false
+	}
+	defer c.waiting.Add(-1)
+	t := time.NewTimer(time.Until(since.Add(clerkPatience)))
+	defer t.Stop()
+	select {
+	case <-d.next:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	c.refused.Add(1)
+	return false
+}
+
+// turnAway refuses a press, with the token of when it came.
+func (d *desk) turnAway(p attendance.Press) error {
+	if d.token == nil {
+		return turnedAway()
+	}
+	return d.token.TurnAway(p)
+}
+
+func turnedAway() error {
+	return &attendance.Refused{RetryAfter: time.Second + rand.N(4*time.Second), Err: attendance.ErrStopped}
+}
+
+// nextDesk is the desk in the next process. It is a proxy.Recorder.
+type nextDesk struct{ link *handover.Link }
+
+// deskMax is how long the next process may take to answer: it waits, too.
+const deskMax = 2 * clerkPatience
+
+// DeskAnswer is what the next process says of a check-in, or of what is collected.
+type DeskAnswer struct {
+	Receipt attendance.Receipt
+	ID      attendance.ReceiptID
+
+	// Why there is none: a FieldError, or a Refused.
+	Field, Reason string
+	Refused       bool
+	Busy          bool
+	RetryAfter    time.Duration
+	FirstSeen     string
+}
+
+// Take implements proxy.Recorder.
+func (n nextDesk) Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error) {
+	var a DeskAnswer
+	if err := n.call(ctx, "New.Take", p, &a); err != nil {
+		return attendance.Receipt{}, err
+	}
+	return a.Receipt, a.err()
+}
+
+// Collect implements proxy.Recorder.
+func (n nextDesk) Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error) {
+	var a DeskAnswer
+	if err := n.call(ctx, "New.Collect", it, &a); err != nil {
+		return a.ID, err
+	}
+	return a.ID, a.err()
+}
+
+// call makes of every failure that the desk cannot be had.
+func (n nextDesk) call(ctx context.Context, method string, args, reply any) error {
+	ctx, cancel := context.WithTimeout(ctx, deskMax)
+	defer cancel()
+	if err := n.link.Call(ctx, method, args, reply); err != nil {
+		return errors.Join(handover.ErrGone, err)
+	}
+	return nil
+}
+
+// say puts what became of a check-in into the answer.
+func (a *DeskAnswer) say(err error) {
+	var field *attendance.FieldError
+	var refused *attendance.Refused
+	switch {
+	case errors.As(err, &field):
+		a.Field, a.Reason = field.Field, field.Reason
+	case errors.As(err, &refused):
+		a.Refused, a.RetryAfter, a.FirstSeen = true, refused.RetryAfter, refused.FirstSeen
+		a.Busy = errors.Is(err, attendance.ErrBusy)
+	case err != nil:
+		a.Refused, a.RetryAfter = true, clerkPatience
+	}
+}
+
+// err is what say was told.
+func (a *DeskAnswer) err() error {
+	switch {
+	case a.Field != "":
+		return &attendance.FieldError{Field: a.Field, Reason: a.Reason}
+	case a.Busy:
+		return &attendance.Refused{RetryAfter: a.RetryAfter, FirstSeen: a.FirstSeen, Err: attendance.ErrBusy}
+	case a.Refused:
+		return &attendance.Refused{RetryAfter: a.RetryAfter, FirstSeen: a.FirstSeen, Err: attendance.ErrDown}
+	}
+	return nil
+}

@@ -1,0 +1,456 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"firstbell/attendance"
+	"firstbell/attendance/wal"
+	"firstbell/cache"
+	"firstbell/cmd/firstbell/config"
+	"firstbell/cmd/firstbell/handover"
+	"firstbell/proxy"
+)
+
+// This file is the new process's side of an upgrade; upgrade.go is the old one's.
+// In order:
+//
+//	new: reads the file, takes over the listeners, makes all that the old process
+//	     does not hold alone, and reads the journal as far as it goes
+//	old: Release: closes the journal, store, sinks, the cache's disk; check-ins
+//	     wait, at both
+//	new: opens them, reads the rest of the journal, takes check-ins, and serves
+//	old: Serving: takes no more connections, and answers what it has
+//	new: takes over what the old process has in memory, and asks it for what has
+//	     not come yet; the old process ends
+
+// heir is this process, for the process that it takes over from: that calls its
+// methods (see net/rpc). Who calls before this process serves waits a while.
+type heir struct {
+	s     *server
+	ready chan struct{} // closed once s is set, and serves
+}
+
+var errNotYet = errors.New("not serving yet")
+
+// serves has what waits, and what comes, be done.
+func (h *heir) serves(s *server) {
+	h.s = s
+	close(h.ready)
+}
+
+func (h *heir) server() (*server, error) {
+	t := time.NewTimer(clerkPatience)
+	defer t.Stop()
+	select {
+	case <-h.ready:
+		return h.s, nil
+	case <-t.C:
+		return nil, errNotYet
+	}
+}
+
+// Take is what nextDesk asks for.
+func (h *heir) Take(p attendance.Press, a *DeskAnswer) (err error) {
+	s, err := h.server()
+	if err != nil {
+		return err
+	}
+	a.Receipt, err = s.clerk.Take(s.work, p)
+	a.say(err)
+	return nil
+}
+
+// Collect is what nextDesk asks for.
+func (h *heir) Collect(it attendance.Item, a *DeskAnswer) (err error) {
+	s, err := h.server()
+	if err != nil {
+		return err
+	}
+	a.ID, err = s.clerk.Collect(s.work, it)
+	a.say(err)
+	return nil
+}
+
+// A ReceiptAsk is who asks for a receipt, and where.
+type ReceiptAsk struct{ Host, Path string }
+
+// Receipt answers a request for a receipt that came to the old process.
+func (h *heir) Receipt(ask ReceiptAsk, a *proxy.LocalAnswer) error {
+	s, err := h.server()
+	if err != nil {
+		return err
+	}
+	takes := s.takes.Load()
+	if takes == nil {
+		return errNotYet // it hands over itself
+	}
+	ctx, cancel := context.WithTimeout(s.work, deskMax)
+	defer cancel()
+	*a = takes.desk.answer(ctx, ask.Host, ask.Path)
+	return nil
+}
+
+// Ask is what a twin asks for.
+func (h *heir) Ask(key []byte, all *[]cache.Handed) error {
+	s, err := h.server()
+	if err != nil {
+		return err
+	}
+	if !s.twin.asks(key) { // the old process waits for no question of ours to it
+		s.awaitFlight(key)
+	}
+	*all = s.cache.HandOverOf(key)
+	return nil
+}
+
+// Invalidated is what a twin asks for.
+func (h *heir) Invalidated(key []byte, done *bool) error {
+	s, err := h.server()
+	if err == nil {
+		*done = true
+		s.cache.InvalidateHere(key)
+	}
+	return err
+}
+
+// Purged is what a twin asks for.
+func (h *heir) Purged(p PurgeNote, done *bool) error {
+	s, err := h.server()
+	if err == nil {
+		*done = true
+		_, err = s.cache.PurgeHere(p.Selectors, p.Hard)
+	}
+	return err
+}
+
+// A PurgeNote tells the other process of a purge.
+type PurgeNote struct {
+	Selectors []cache.Selector
+	Hard      bool
+}
+
+// inherited is what a process began with.
+type inherited struct {
+	sockets *handover.Sockets
+	before  *handover.Predecessor // nil: nobody
+	heir    *heir
+}
+
+// inherit is called before the process opens anything.
+func inherit() (*inherited, error) {
+	sockets, before, err := handover.Inherit()
+	if err != nil {
+		return nil, err
+	}
+	in := &inherited{sockets: sockets, before: before, heir: &heir{ready: make(chan struct{})}}
+	if before != nil {
+		err = before.Talk(in.heir)
+	}
+	return in, err
+}
+
+// callMax is how long the other process may take for what takes no time.
+const callMax = 5 * time.Second
+
+// failed tells the old process why this one does not serve.
+func (in *inherited) failed(why error) {
+	if in.before == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callMax)
+	defer cancel()
+	var done bool
+	_ = in.before.Call(ctx, "Old.Failed", why.Error(), &done) // it sees that this process ends
+}
+
+// preparation is what a new process has read of the journal while the old one
+// still writes it.
+type preparation struct {
+	recorder *attendance.Recorder
+	notify   atomic.Pointer[attendant] // who hears of appends, once there is one
+}
+
+// JournalAt is where the old process's journal is, and how far it goes.
+type JournalAt struct {
+	Dir  string
+	Next uint64
+}
+
+// prepare reads the journal that the old process writes, so that only the rest
+// is left to be read when it is free. It returns nil where there is nothing to
+// read before: then the start reads all of it.
+func (in *inherited) prepare(ctx context.Context, c *config.Config) (*preparation, error) {
+	if in.before == nil || c.Attendance == nil {
+		return nil, nil
+	}
+	call, cancel := context.WithTimeout(ctx, callMax)
+	defer cancel()
+	var at JournalAt
+	if err := in.before.Call(call, "Old.Journal", 0, &at); err != nil {
+		if errors.Is(err, handover.ErrGone) {
+			return nil, nil // then the journal is free already
+		}
+		return nil, err
+	}
+	conf := c.Attendance
+	if at.Next <= 1 || at.Dir != conf.Journal {
+		return nil, nil
+	}
+	schools, err := schoolsOf(c)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := attendance.OpenSecret(conf.Journal, false)
+	if err != nil {
+		return nil, err
+	}
+	past, err := wal.OpenReader(conf.Journal, conf.JournalSpare)
+	if err != nil {
+		return nil, err
+	}
+	defer past.Close()
+	ready := &preparation{}
+	ready.recorder, err = attendance.New(attendance.Config{
+		Journal: attendance.ReadJournal(past), Until: at.Next, Secret: secret, Schools: schools, Grace: conf.Grace,
+		OnAppend: func(next uint64) {
+			if a := ready.notify.Load(); a != nil {
+				a.appended(next)
+			}
+		},
+	})
+	return ready, err
+}
+
+// releaseMax is how long the old process may take to let go of the journal: what
+// is under way is written, and deliveries are broken off.
+const releaseMax = 20 * time.Second
+
+// release has the old process let go of what only one process can have. An old
+// process that is gone has let go of everything.
+func (in *inherited) release(ctx context.Context) error {
+	if in.before == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseMax)
+	defer cancel()
+	var done bool
+	if err := in.before.Call(ctx, "Old.Release", 0, &done); err != nil && !errors.Is(err, handover.ErrGone) {
+		return fmt.Errorf("taking over from process %d: %w", in.before.PID, err)
+	}
+	return nil
+}
+
+// Introduction is what the new process says of itself when it serves.
+type Introduction struct {
+	PID     int
+	Version string
+}
+
+// announce tells the old process that this one serves. The error says that the
+// old one has given this one up, and goes on by itself.
+func (s *server) announce() error {
+	before := s.inherited.before
+	if before == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.work, callMax)
+	defer cancel()
+	var done bool
+	err := before.Call(ctx, "Old.Serving", Introduction{PID: os.Getpid(), Version: buildVersion().Version}, &done)
+	if err != nil && !errors.Is(err, handover.ErrGone) {
+		return fmt.Errorf("taking over from process %d: %w", before.PID, err)
+	}
+	go s.settleIn(before)
+	return nil
+}
+
+// memoryBatch is how much the new process asks for at once of what the old one
+// has in memory: less than anybody would wait for behind it.
+const memoryBatch = 4 << 20
+
+// settleIn takes over what the old process has in memory, and forgets it when it
+// has ended.
+func (s *server) settleIn(before *handover.Predecessor) {
+	began, count, bytes := time.Now(), 0, int64(0)
+	err := s.takeMemory(before, &count, &bytes)
+	if err != nil {
+		s.log.Warn("what the process before this one had in memory did not come over whole", "process", before.PID, "responses", count, "error", err)
+	} else {
+		s.log.Info("took over what the process before this one had in memory", "process", before.PID,
+			"responses", count, "bytes", bytes, "after", time.Since(began).Round(time.Millisecond))
+	}
+	tick := time.NewTicker(sharesEvery)
+	defer tick.Stop()
+	for sharing := true; sharing; {
+		select {
+		case <-before.Gone():
+			sharing = false
+		case <-s.work.Done():
+			sharing = false
+		case <-tick.C:
+			s.shareOrigins(before)
+		}
+	}
+	s.cache.SetPeer(nil)
+	_ = before.Close() // nobody is there any more
+	resize(s.now.Load().origins)
+	s.log.Info("the process before this one has ended", "process", before.PID)
+	close(s.alone)
+}
+
+func (s *server) takeMemory(before *handover.Predecessor, count *int, bytes *int64) error {
+	for {
+		var batch []cache.Handed
+		ctx, cancel := context.WithTimeout(s.work, time.Minute)
+		err := before.Call(ctx, "Old.Memory", memoryBatch, &batch)
+		cancel()
+		if err != nil {
+			return err
+		}
+		if len(batch) == 0 {
+			return s.thankYou(before)
+		}
+		for i := range batch {
+			*bytes += int64(len(batch[i].Body))
+			if s.cache.Adopt(&batch[i]) {
+				*count++
+			}
+		}
+		s.shareOrigins(before)
+	}
+}
+
+// thankYou lets the old process forget what this one has taken over.
+func (s *server) thankYou(before *handover.Predecessor) error {
+	ctx, cancel := context.WithTimeout(s.work, callMax)
+	defer cancel()
+	var done bool
+	if err := before.Call(ctx, "Old.Taken", 0, &done); !errors.Is(err, handover.ErrGone) {
+		return err
+	}
+	return nil // it did not wait to be answered
+}
+
+// sharesEvery is how often the places that the old process still uses at origins
+// are asked for.
+const sharesEvery = 25 * time.Millisecond
+
+// shareOrigins leaves to the old process the places that it uses at each origin:
+// both together ask it for no more than one would.
+func (s *server) shareOrigins(before *handover.Predecessor) {
+	ctx, cancel := context.WithTimeout(s.work, callMax)
+	defer cancel()
+	theirs := map[string]int{}
+	if err := before.Call(ctx, "Old.Origins", 0, &theirs); err != nil {
+		return // it is gone, or the next look tells
+	}
+	for name, u := range s.now.Load().origins {
+		o := u.made.Concurrency
+		u.Limit.Resize(max(1, o.Max-theirs[name]), *o.Queue, o.Wait)
+	}
+}
+
+// twin is the cache of the other process, while there are two. It is a
+// cache.Peer.
+type twin struct {
+	link    *handover.Link
+	service string // of the other
+	log     *slog.Logger
+
+	places chan struct{} // questions under way
+
+	mu    sync.Mutex // guards asked
+	asked map[string]*question
+}
+
+// question is one that all who want to know wait for.
+type question struct {
+	answered chan struct{}
+	all      []cache.Handed
+}
+
+const (
+	// twinPlaces bounds the questions that are under way at once.
+	twinPlaces = 64
+	// twinMax is how long somebody waits for the other process, which waits for
+	// what it fetches itself, before he asks the origin.
+	twinMax = 2 * time.Second
+	// twinFlightMax leaves the answer time to arrive.
+	twinFlightMax = twinMax * 3 / 4
+)
+
+func newTwin(link *handover.Link, service string, log *slog.Logger) *twin {
+	return &twin{link: link, service: service, log: log, places: make(chan struct{}, twinPlaces), asked: map[string]*question{}}
+}
+
+// asks says whether this process waits for what the other says of a key.
+func (t *twin) asks(key []byte) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.asked[string(key)] != nil
+}
+
+// Ask implements cache.Peer.
+func (t *twin) Ask(key []byte) []cache.Handed {
+	t.mu.Lock()
+	if q := t.asked[string(key)]; q != nil {
+		t.mu.Unlock()
+		<-q.answered
+		return q.all
+	}
+	q := &question{answered: make(chan struct{})}
+	t.asked[string(key)] = q
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.asked, string(key))
+		t.mu.Unlock()
+		close(q.answered)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), twinMax)
+	defer cancel()
+	select {
+	case t.places <- struct{}{}:
+		defer func() { <-t.places }()
+	case <-ctx.Done():
+		return nil
+	}
+	var all []cache.Handed
+	if t.link.Call(ctx, t.service+".Ask", key, &all) == nil { // else it is as if it had nothing
+		q.all = all
+	}
+	return q.all
+}
+
+// Invalidated implements cache.Peer.
+func (t *twin) Invalidated(key []byte) { t.tell("Invalidated", key) }
+
+// Purged implements cache.Peer.
+func (t *twin) Purged(selectors []cache.Selector, hard bool) {
+	t.tell("Purged", PurgeNote{selectors, hard})
+}
+
+// tell returns when the other process knows, or is gone.
+func (t *twin) tell(method string, what any) {
+	ctx, cancel := context.WithTimeout(context.Background(), callMax)
+	defer cancel()
+	var done bool
+	err := t.link.Call(ctx, t.service+"."+method, what, &done)
+	if err != nil && !errors.Is(err, handover.ErrGone) {
+		t.log.Warn("the other process was not told of a change, and may still answer with what was there before", "error", err)
+	}
+}
+
+// awaitFlight waits a while for what is being fetched under a key.
+func (s *server) awaitFlight(key []byte) {
+	ctx, cancel := context.WithTimeout(s.work, twinFlightMax)
+	defer cancel()
+	s.proxy.AwaitFlight(ctx, key)
+}
