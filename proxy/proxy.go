@@ -158,22 +158,28 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 }
 
 // Retire is Shutdown for when another process answers at the same address by
-// now: connections that are kept alive have until hurry is closed, or ctx ends, to
-// send one more request, whose answer tells them to go. It does not wait once
-// nobody is left.
+// now: connections that are kept alive have until ctx ends to send one more
+// request, whose answer tells them to go, or, once hurry is closed, the moment
+// that Shutdown gives them. It does not wait once nobody is left.
 func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
+	moment := time.NewTimer(drainMoment)
+	defer moment.Stop()
 	p.serving.Wait() // whoever was taken last is inside
 	tick := time.NewTicker(retireLook)
 	defer tick.Stop()
+	hurried, over := false, false
 	for waiting := true; waiting && !p.door.isEmpty(); {
 		select {
 		case <-tick.C:
+		case <-moment.C:
+			over = true
 		case <-hurry:
-			waiting = false
+			hurry, hurried = nil, true
 		case <-ctx.Done():
 			waiting = false
 		}
+		waiting = waiting && !(hurried && over)
 	}
 	return p.finish(ctx)
 }
