@@ -7,9 +7,11 @@
 //     whatever order: the earliest arrival wins, a verified one takes the place
 //     of an unverified one, a later record about the same arrival corrects it,
 //     the highest count of presses stays.
-//   - Rows and the position in the journal move together, in one transaction
-//     that is synced: after a crash, delivery goes on exactly behind the last
-//     row.
+//   - The position in the journal moves in a transaction that is synced, and
+//     only when every row before it is on disk: after a crash, delivery goes on
+//     behind it. In SQLite the rows are of the same transaction. In PostgreSQL a
+//     large bulk is written over several connections, and rows of a bulk that
+//     broke off may be there already; it comes again, and each stays one row.
 //   - A bulk of a thousand check-ins is two statements: one for the rows and
 //     one for the position. [Store.Writes] counts them.
 //   - One process at a time delivers a journal. The first [Store.Position] takes

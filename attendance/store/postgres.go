@@ -52,9 +52,14 @@ var postgresDialect = &dialect{
 }
 
 const (
-	// connectionsMax is the delivery's one and some for readers: a morning needs
-	// no more, and the database has other guests.
-	connectionsMax = 4
+	// A large bulk goes over up to deliverersMax connections at once; there are
+	// two more for readers. A morning needs no more, and the database has other
+	// guests.
+	deliverersMax  = 4
+	connectionsMax = deliverersMax + 2
+
+	// partRows is from how many rows a connection of its own pays.
+	partRows = 2 * rowsPerStatement
 
 	connectWait = 5 * time.Second
 
@@ -185,8 +190,8 @@ func (s *postgres) prepareLocked(ctx context.Context) error {
 	return err
 }
 
-// Deliver implements attendance.Target: all of the bulk and the position behind
-// it, in one transaction, or nothing.
+// Deliver implements attendance.Target. The position moves with all of the bulk
+// or stays; then rows of the bulk may be there already.
 func (s *postgres) Deliver(ctx context.Context, b *attendance.Bulk) (attendance.Delivered, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
@@ -241,21 +246,61 @@ func partition(rows []*attendance.Event) (fresh int) {
 	return fresh
 }
 
-// write is one transaction.
+// write is one transaction that moves the position. Of a large bulk of fresh
+// rows it writes a part, and others write the rest meanwhile: the position
+// moves only when all are committed, and what a broken attempt leaves behind is
+// found again by its keys.
 func (s *postgres) write(ctx context.Context, next uint64, held hold) (done attendance.Delivered, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		done.Rows, err = s.writeAll(ctx, tx, next, held)
+	s.arrays.fill(s.rows)
+	helpers := s.helpers(ctx)
+	defer func() {
+		for _, c := range helpers {
+			c.Release()
+		}
+	}()
+	share := s.fresh / (len(helpers) + 1)
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.move(ctx, tx, next, held); err != nil {
+			return err
+		}
+		parts := make([]outcome, len(helpers))
+		var all sync.WaitGroup
+		for i, c := range helpers {
+			all.Go(func() { parts[i] = s.writeFresh(ctx, c, i*share, (i+1)*share) })
+		}
+		own := s.writeRest(ctx, tx, len(helpers)*share)
+		all.Wait()
+		done.Rows, done.Writes, err = own.rows, 1+own.statements, own.err
+		for _, p := range parts {
+			done.Rows, done.Writes, err = done.Rows+p.rows, done.Writes+p.statements, errors.Join(err, p.err)
+		}
 		return err
 	})
-	done.Writes = 1 + statements(s.fresh) + statements(len(s.rows)-s.fresh) + statements(len(s.presses))
 	return done, err
 }
 
-func statements(rows int) int { return (rows + rowsPerStatement - 1) / rowsPerStatement }
+// helpers are the connections that write a part of the bulk; fewer than would
+// pay, or none, when the database has no more.
+func (s *postgres) helpers(ctx context.Context) (conns []*pgxpool.Conn) {
+	for len(conns) < min(s.fresh/partRows, deliverersMax)-1 {
+		c, err := s.pool.Acquire(ctx)
+		if err != nil {
+			break // whoever needs a connection says what is wrong
+		}
+		conns = append(conns, c)
+	}
+	return conns
+}
 
-// writeAll sends everything at once and then reads what became of it. The
-// position goes first: its row is the lock between two writers.
-func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, held hold) (rows int, err error) {
+// outcome is what became of a part of a bulk.
+type outcome struct {
+	rows, statements int
+	err              error
+}
+
+// move moves the position. Its row is the lock between two writers, until the
+// transaction ends.
+func (s *postgres) move(ctx context.Context, tx pgx.Tx, next uint64, held hold) error {
 	var batch pgx.Batch
 	batch.Queue(bounds)
 	batch.Queue(movePosition, int64(next), s.place.journal, held.epoch, int64(held.left)).Exec(func(tag pgconn.CommandTag) error {
@@ -264,24 +309,47 @@ func (s *postgres) writeAll(ctx context.Context, tx pgx.Tx, next uint64, held ho
 		}
 		return nil
 	})
-	s.arrays.fill(s.rows)
-	queue := func(statement string, from, to int) {
-		for ; from < to; from += rowsPerStatement {
-			args := s.arrays.args(from, min(from+rowsPerStatement, to))
-			batch.Queue(statement, args...).Exec(func(tag pgconn.CommandTag) error {
-				rows += int(tag.RowsAffected())
-				return nil
-			})
-		}
-	}
-	queue(insertArrivals, 0, s.fresh)
-	queue(upsertArrivals, s.fresh, len(s.rows))
+	return tx.SendBatch(ctx, &batch).Close()
+}
+
+// writeFresh writes the fresh rows [from, to) in a transaction of its own.
+func (s *postgres) writeFresh(ctx context.Context, c *pgxpool.Conn, from, to int) (o outcome) {
+	err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		var batch pgx.Batch
+		batch.Queue(bounds)
+		o.queue(&batch, &s.arrays, insertArrivals, from, to)
+		return tx.SendBatch(ctx, &batch).Close() // counts rows on its way
+	})
+	o.err = err
+	return o
+}
+
+// writeRest writes everything but the fresh rows before from.
+func (s *postgres) writeRest(ctx context.Context, tx pgx.Tx, from int) (o outcome) {
+	var batch pgx.Batch
+	o.queue(&batch, &s.arrays, insertArrivals, from, s.fresh)
+	o.queue(&batch, &s.arrays, upsertArrivals, s.fresh, len(s.rows))
 	for from := 0; from < len(s.presses); from += rowsPerStatement {
 		ids, counts := countArrays(s.presses[from:min(from+rowsPerStatement, len(s.presses))])
 		batch.Queue(upsertCounts, ids, counts)
+		o.statements++
 	}
-	err = tx.SendBatch(ctx, &batch).Close() // counts rows on its way
-	return rows, err
+	if batch.Len() > 0 {
+		o.err = tx.SendBatch(ctx, &batch).Close()
+	}
+	return o
+}
+
+// queue puts the statements for the rows [from, to) into the batch, which
+// counts what they write.
+func (o *outcome) queue(batch *pgx.Batch, a *arrays, statement string, from, to int) {
+	for ; from < to; from += rowsPerStatement {
+		batch.Queue(statement, a.args(from, min(from+rowsPerStatement, to))...).Exec(func(tag pgconn.CommandTag) error {
+			o.rows += int(tag.RowsAffected())
+			return nil
+		})
+		o.statements++
+	}
 }
 
 // errNotHeld ends a transaction whose position is not where this process left

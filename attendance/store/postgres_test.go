@@ -148,6 +148,36 @@ func until(t *testing.T, m *morning, what string, reached func(attendance.Delive
 	}
 }
 
+// A large bulk goes over several connections. One of them fails, whichever it
+// is: the position stays, and the bulk that comes again leaves each row once.
+func bulkInPartsIsWholeBeforeItsPosition(t *testing.T, p *pgtest.Postgres) {
+	const students = deliverersMax * partRows
+	for _, broken := range []int{1, students / 2, students} { // in the first part, in the middle, in the part that moves the position
+		b := postgresBase(p)(t)
+		s := open(t, b.Options)
+		deliver(t, s, bulk(1, arrival(0, 0)))
+		b.own(t, fmt.Sprintf("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.student_id = ''s%05d'' THEN RAISE EXCEPTION ''not this one''; END IF; RETURN NEW; END';"+
+			"CREATE TRIGGER refuse BEFORE INSERT ON firstbell.arrivals FOR EACH ROW EXECUTE FUNCTION refuse()", broken))
+		if _, err := s.Deliver(t.Context(), bulk(2, arrivals(1, students+1)...)); err == nil || !strings.Contains(err.Error(), "not this one") {
+			t.Errorf("student %d refused: delivered with %v, want the database's word", broken, err)
+		}
+		if got := position(t, s); got != 2 {
+			t.Errorf("student %d refused: the position is %d, want it where it was, 2", broken, got)
+		}
+		b.own(t, "DROP TRIGGER refuse ON firstbell.arrivals")
+		done := deliver(t, s, bulk(2, arrivals(1, students+1)...))
+		if done.Rows+done.Duplicates != students {
+			t.Errorf("student %d refused: again: %d rows and %d duplicates, want %d together", broken, done.Rows, done.Duplicates, students)
+		}
+		if got := b.own(t, "SELECT count(*) || ' ' || count(DISTINCT student_id) FROM firstbell.arrivals"); got != fmt.Sprintf("%d %[1]d", students+1) {
+			t.Errorf("student %d refused: there are %s rows and students, want each of %d once", broken, got, students+1)
+		}
+		if got := position(t, s); got != students+2 {
+			t.Errorf("student %d refused: the position is %d in the end, want %d", broken, got, students+2)
+		}
+	}
+}
+
 func newerSchemaIsRefused(t *testing.T, p *pgtest.Postgres) {
 	b := postgresBase(p)(t)
 	deliver(t, open(t, b.Options), bulk(1, arrival(1, 0)))
