@@ -376,48 +376,23 @@ func (s *postgres) refused(ctx context.Context, held hold) error {
 
 // Rows implements Reader.
 func (s *postgres) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
-	return func(yield func(attendance.Row, error) bool) {
-		query, args := postgresDialect.selectRows(&f)
-		rows, err := s.query(ctx, query, args)
-		if err != nil {
-			yield(attendance.Row{}, s.about("reading", err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			row, err := scan(rows)
-			if err != nil {
-				yield(attendance.Row{}, s.about("reading", err))
-				return
-			}
-			if !yield(row, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(attendance.Row{}, s.about("reading", err))
-		}
-	}
+	return s.queries().rows(ctx, f)
 }
 
 // Count implements Reader.
 func (s *postgres) Count(ctx context.Context, f Filter) (map[timetable.Status]int, error) {
-	where, args := f.where(postgresDialect)
-	rows, err := s.query(ctx, postgresDialect.countRows(where), args)
-	if err != nil {
-		return nil, s.about("counting", err)
+	return s.queries().count(ctx, f)
+}
+
+func (s *postgres) queries() queries {
+	ask := func(ctx context.Context, query string, args []any) (lines, func(), error) {
+		rows, err := s.query(ctx, query, args)
+		if err != nil {
+			return nil, nil, err
+		}
+		return rows, rows.Close, nil
 	}
-	counts := make(map[timetable.Status]int)
-	var status string
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
-		counts[timetable.Status(status)] = n
-		return nil
-	})
-	if err != nil {
-		return nil, s.about("counting", err)
-	}
-	return counts, nil
+	return queries{postgresDialect, ask, s.about}
 }
 
 func (s *postgres) query(ctx context.Context, text string, args []any) (pgx.Rows, error) {

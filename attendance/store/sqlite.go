@@ -407,49 +407,21 @@ func (l *likeBefore) date(d timetable.Date) driver.Value {
 
 // Rows implements Reader.
 func (s *sqliteStore) Rows(ctx context.Context, f Filter) iter.Seq2[attendance.Row, error] {
-	return func(yield func(attendance.Row, error) bool) {
-		query, args := sqliteDialect.selectRows(&f)
-		rows, err := s.reader.QueryContext(ctx, query, args...)
-		if err != nil {
-			yield(attendance.Row{}, s.about("reading", err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			row, err := scan(rows)
-			if err != nil {
-				yield(attendance.Row{}, s.about("reading", err))
-				return
-			}
-			if !yield(row, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(attendance.Row{}, s.about("reading", err))
-		}
-	}
+	return s.queries().rows(ctx, f)
 }
 
 // Count implements Reader.
 func (s *sqliteStore) Count(ctx context.Context, f Filter) (map[timetable.Status]int, error) {
-	where, args := f.where(sqliteDialect)
-	rows, err := s.reader.QueryContext(ctx, sqliteDialect.countRows(where), args...)
-	if err != nil {
-		return nil, s.about("counting", err)
-	}
-	defer rows.Close()
-	counts := make(map[timetable.Status]int)
-	for rows.Next() {
-		var status timetable.Status
-		var n int
-		if err := rows.Scan(&status, &n); err != nil {
-			return nil, s.about("counting", err)
+	return s.queries().count(ctx, f)
+}
+
+func (s *sqliteStore) queries() queries {
+	ask := func(ctx context.Context, query string, args []any) (lines, func(), error) {
+		rows, err := s.reader.QueryContext(ctx, query, args...)
+		if err != nil {
+			return nil, nil, err
 		}
-		counts[status] = n
+		return rows, func() { _ = rows.Close() }, nil // what was wrong, Err says
 	}
-	if err := rows.Err(); err != nil {
-		return nil, s.about("counting", err)
-	}
-	return counts, nil
+	return queries{sqliteDialect, ask, s.about}
 }

@@ -20,23 +20,21 @@ type syncer struct {
 	done   ioEvent
 }
 
-// iocb and ioEvent are struct iocb and struct io_event of linux/aio_abi.h. The
-// members of iocb that the order of bytes moves are not used.
+// iocb and ioEvent are struct iocb and struct io_event of linux/aio_abi.h, with
+// the members that are used.
 type iocb struct {
-	data            uint64
-	_               uint64
+	_               [16]byte // aio_data, aio_key, aio_rw_flags
 	opcode          uint16
-	priority        int16
+	_               int16 // aio_reqprio
 	fd              uint32
-	buf, bytes      uint64
-	offset          int64
-	_               uint64
+	_               [32]byte // aio_buf, aio_nbytes, aio_offset, aio_reserved2
 	flags, signalFD uint32
 }
 
 type ioEvent struct {
-	data, obj uint64
-	res, res2 int64
+	_   [16]byte // data, obj
+	res int64
+	_   int64 // res2
 }
 
 const (
