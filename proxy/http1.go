@@ -257,6 +257,9 @@ func (h *h1) end(b []byte) []byte {
 	if h.note.says() {
 		b = append(h.note.append(append(b, "Cache-Status: "...)), "\r\n"...)
 	}
+	if hsts := h.hsts(); hsts != "" {
+		b = appendField(b, "Strict-Transport-Security", hsts)
+	}
 	h.last = h.last || h.conn.door.proxy.draining.Load()
 	switch {
 	case h.last:

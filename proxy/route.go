@@ -38,9 +38,22 @@ type Route struct {
 	Local       Local     // answers from what firstbell holds itself
 	Identity    *Identity // who may use the route; nil: everybody
 
+	// Redirect sends what is asked in plain to https, with 308 or 301; nil: it is
+	// answered.
+	Redirect *Redirect
+	// HSTS is the value of Strict-Transport-Security in answers over https;
+	// empty: none is added.
+	HSTS string
+
 	// Total bounds a whole exchange with the origin, its body included;
 	// 0: only the idle limits of the phases hold.
 	Total time.Duration
+}
+
+// Redirect is how requests in plain are sent to https.
+type Redirect struct {
+	Status int    // 301 or 308
+	Port   string // empty: 443
 }
 
 // Table is a set of routes that can be searched. It never changes: a reload

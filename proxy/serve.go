@@ -24,6 +24,10 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.route = rt
+	if rt.Redirect != nil && x.scheme == "http" {
+		p.redirectToTLS(x, rt.Redirect)
+		return
+	}
 	if rt.Identity != nil && !p.identify(x, rt.Identity) {
 		return
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"firstbell/proxy/field"
 )
 
 // Protocols are what is spoken inside TLS over TCP, by their names in ALPN, the
@@ -230,4 +232,36 @@ func (x *exchange) secureCookie() string {
 		return "; Secure"
 	}
 	return ""
+}
+
+// redirectMaxAge is how long a browser may remember a redirect to https: one
+// that was put up by mistake is over before the next lesson.
+const redirectMaxAge = "max-age=600"
+
+// redirectToTLS sends a request in plain to the same URL by https. 301 would make
+// a GET of a POST (RFC 9110 section 15.4.2), so it is for GET and HEAD alone.
+func (p *Proxy) redirectToTLS(x *exchange, r *Redirect) {
+	x.outcome = outcomeLocal
+	status := http.StatusPermanentRedirect
+	if x.method == "GET" || x.method == "HEAD" {
+		status = r.Status
+	}
+	to := "https://" + string(x.host)
+	if r.Port != "" && r.Port != "443" {
+		to += ":" + r.Port
+	}
+	x.out.send(x, status, field.List{
+		{Name: "Location", Value: to + string(x.target.raw)},
+		{Name: "Cache-Control", Value: redirectMaxAge},
+	}, nil)
+}
+
+// hsts is the Strict-Transport-Security field of x's answer; empty: none. A
+// browser goes by the first it finds (RFC 6797 section 8.1): an origin's own
+// stands before it.
+func (x *exchange) hsts() string {
+	if x.route == nil || x.scheme != "https" {
+		return ""
+	}
+	return x.route.HSTS
 }

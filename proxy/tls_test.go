@@ -19,6 +19,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/valyala/fasthttp/fasthttputil"
+
 	"firstbell/cache"
 	"firstbell/proxy/certs"
 )
@@ -382,7 +384,8 @@ func TestHandshakesBeyondTheBoundWaitForTheirTurn(t *testing.T) {
 			t.Errorf("counted %v, want one busy", g.proxy.Stats().Handshakes)
 		}
 		<-g.proxy.door.greetings
-		ours, theirs = net.Pipe()
+		pipe := fasthttputil.NewPipeConns() // with room for what both send at once
+		ours, theirs = pipe.Conn1(), pipe.Conn2()
 		go g.proxy.door.greet(ours, secure)
 		c := tls.Client(theirs, &tls.Config{RootCAs: i.pool, ServerName: "school.example"})
 		if err := c.Handshake(); err != nil {
@@ -459,6 +462,48 @@ func TestIdleTLSConnectionsEndWithTheProxy(t *testing.T) {
 	<-ended
 }
 
+func TestPlainRequestsAreSentToTLSAndBrowsersToldToStay(t *testing.T) {
+	g := newTLSGate(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		io.WriteString(w, r.URL.Path)
+	}, func(up *Upstream) []*Route {
+		hsts := "max-age=31536000; includeSubDomains"
+		return []*Route{
+			{Hosts: []string{"*"}, Origin: up, Cache: &cache.Policy{}, HSTS: hsts, Redirect: &Redirect{Status: 301, Port: "8443"}},
+			{Hosts: []string{"*"}, Path: "/plain", Origin: up, HSTS: hsts},
+			{Hosts: []string{"*"}, Path: "/none", Origin: up, Redirect: &Redirect{Status: 308, Port: "443"}},
+		}
+	}, "school.example")
+	for _, c := range []struct {
+		method, path string
+		status       int
+		location     string
+	}{
+		{"GET", "/a?b=%20c", 301, "https://school.example:8443/a?b=%20c"},
+		{"POST", "/a", 308, "https://school.example:8443/a"},
+		{"GET", "/none", 308, "https://school.example/none"},
+		{"GET", "/plain", 200, ""},
+	} {
+		a := g.do(c.method, c.path, nil, "Host: School.Example:8080")
+		if a.StatusCode != c.status || a.Header.Get("Location") != c.location || a.Header.Get("Strict-Transport-Security") != "" {
+			t.Errorf("%s %s: got %d, %v; want %d and %q", c.method, c.path, a.StatusCode, a.Header, c.status, c.location)
+		}
+	}
+	conn, err := g.dial("school.example", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/a": "[max-age=31536000; includeSubDomains]", "/plain": "[max-age=31536000; includeSubDomains]", "/none": "[]"} {
+		for range 2 { // from the origin, and as stored
+			res := askOver(t, conn, path, "school.example")
+			if got := fmt.Sprint(res.Header.Values("Strict-Transport-Security")); res.StatusCode != 200 || got != want {
+				t.Errorf("%s: got %d and %s, want %s", path, res.StatusCode, got, want)
+			}
+			g.letLand()
+		}
+	}
+}
+
 // BenchmarkHandshake is what a client costs that comes by TLS: one over, with
 // the client's part, which is about as much.
 func BenchmarkHandshake(b *testing.B) {
@@ -487,7 +532,8 @@ func BenchmarkHandshake(b *testing.B) {
 }
 
 func shake(b *testing.B, server, client *tls.Config) {
-	ours, theirs := net.Pipe()
+	pipe := fasthttputil.NewPipeConns()
+	ours, theirs := pipe.Conn1(), pipe.Conn2()
 	s, c := tls.Server(ours, server), tls.Client(theirs, client)
 	done := make(chan error, 1)
 	go func() {

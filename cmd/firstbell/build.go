@@ -58,7 +58,7 @@ func openOrigins(c *config.Config, old map[string]*upstream) (all, fresh map[str
 
 // samePool says whether an origin needs no other connections.
 func samePool(a, b *config.Origin) bool {
-	return slices.Equal(a.Servers, b.Servers) && a.Timeouts == b.Timeouts && reflect.DeepEqual(a.Health, b.Health)
+	return slices.Equal(a.Servers, b.Servers) && a.Timeouts == b.Timeouts && a.TLS.Digest == b.TLS.Digest && a.TLS.ServerName == b.TLS.ServerName && reflect.DeepEqual(a.Health, b.Health)
 }
 
 // resize gives each limiter the bounds of its origin.
@@ -72,6 +72,7 @@ func originConfig(name string, o *config.Origin) origin.Config {
 	c := origin.Config{
 		Name:    name,
 		Servers: o.Servers,
+		TLS:     o.TLS.Config,
 		// The limiter bounds the whole origin; a server of its own bound below
 		// that would refuse what was admitted.
 		ConnsMax: max(o.Concurrency.Max, 4096),
@@ -96,6 +97,7 @@ func tableOf(c *config.Config, origins map[string]*upstream, who *identities, ta
 	var routes []*proxy.Route
 	for i, r := range c.Routes {
 		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total}
+		rt.Redirect, rt.HSTS = c.OverTLS(r)
 		switch {
 		case r.CheckIn != nil:
 			rt.Methods = []string{"POST"}

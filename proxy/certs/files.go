@@ -46,9 +46,18 @@ func stampOf(name string) stamp {
 
 func (p Pair) stamps() [2]stamp { return [2]stamp{stampOf(p.Cert), stampOf(p.Key)} }
 
-// ReadPair reads a certificate and its key, which must match. Whether it is good
-// now is for Untimely to say.
+// ReadPair reads a certificate for hosts and its key, which must match. Whether
+// it is good now is for Untimely to say.
 func ReadPair(p Pair) (*tls.Certificate, error) {
+	c, err := ReadIdentity(p)
+	if err == nil && len(namesOf(c.Leaf)) == 0 {
+		return nil, fmt.Errorf("reading the certificate %s: it names no host (subjectAltName)", p.Cert)
+	}
+	return c, err
+}
+
+// ReadIdentity is ReadPair for what is shown to servers, which may name nothing.
+func ReadIdentity(p Pair) (*tls.Certificate, error) {
 	chain, err := readFile(p.Cert)
 	if err != nil {
 		return nil, err
@@ -60,9 +69,6 @@ func ReadPair(p Pair) (*tls.Certificate, error) {
 	c, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate %s with the key %s: %w", p.Cert, p.Key, err)
-	}
-	if len(namesOf(c.Leaf)) == 0 {
-		return nil, fmt.Errorf("reading the certificate %s: it names no host (subjectAltName)", p.Cert)
 	}
 	return &c, nil
 }

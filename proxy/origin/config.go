@@ -1,7 +1,9 @@
 package origin
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,8 +16,13 @@ import (
 type Config struct {
 	// Name is what errors call the origin.
 	Name string
-	// Servers are the URLs of its servers, each http://host:port or http://host.
+	// Servers are the URLs of its servers, each a host and perhaps a port behind
+	// http:// or https://.
 	Servers []string
+	// TLS is how those behind https:// are spoken to; nil: verified by the CAs
+	// that the system trusts. Without a ServerName each is asked for by its host
+	// in Servers. It is not changed any more. Connect bounds the handshake, too.
+	TLS *tls.Config
 	// ConnsMax bounds the requests at one server at once, each of which has a
 	// connection. Default 4096.
 	ConnsMax int
@@ -110,23 +117,56 @@ func setDefault[T int | time.Duration](v *T, to T) {
 	}
 }
 
-// serverAddress reads one entry of Config.Servers into host:port.
-func serverAddress(s string) (string, error) {
+// sessionsMax is how many TLS sessions with a server are kept to be resumed.
+const sessionsMax = 64
+
+// tlsFor is how one server is spoken to by TLS.
+func (c *Config) tlsFor(host string) *tls.Config {
+	t := c.TLS.Clone() // of nil it is nil
+	if t == nil {
+		t = new(tls.Config)
+	}
+	t.ServerName = cmp.Or(t.ServerName, host)
+	t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
+	t.NextProtos = []string{"http/1.1"}
+	if t.ClientSessionCache == nil {
+		t.ClientSessionCache = tls.NewLRUClientSessionCache(sessionsMax)
+	}
+	return t
+}
+
+// newServer reads one entry of Config.Servers.
+func (p *Pool) newServer(text string) (*server, error) {
+	addr, host, secure, err := serverAddress(text)
+	if err != nil {
+		return nil, fmt.Errorf("origin %q: %w", p.cfg.Name, err)
+	}
+	s := &server{addr: addr, p: p}
+	if secure {
+		s.secure = p.cfg.tlsFor(host)
+	}
+	return s, nil
+}
+
+// serverAddress reads one entry of Config.Servers into host:port and host.
+func serverAddress(s string) (addr, host string, secure bool, err error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		return "", fmt.Errorf("server %q: %w", s, errors.Unwrap(err))
+		return "", "", false, fmt.Errorf("server %q: %w", s, errors.Unwrap(err))
 	}
+	secure = u.Scheme == "https"
 	switch {
-	case u.Scheme == "https":
-		return "", fmt.Errorf("server %q: TLS towards origins is not offered; write http://host:port", s)
-	case u.Scheme != "http" || u.Hostname() == "":
-		return "", fmt.Errorf("server %q: not a server; write http://host:port", s)
+	case !secure && u.Scheme != "http" || u.Hostname() == "":
+		return "", "", false, fmt.Errorf("server %q: not a server; write http://host:port or https://host:port", s)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return "", fmt.Errorf("server %q: more than scheme, host and port; a request's target is forwarded as it came", s)
+		return "", "", false, fmt.Errorf("server %q: more than scheme, host and port; a request's target is forwarded as it came", s)
 	}
 	port := u.Port()
 	if port == "" {
 		port = "80"
+		if secure {
+			port = "443"
+		}
 	}
-	return net.JoinHostPort(u.Hostname(), port), nil
+	return net.JoinHostPort(u.Hostname(), port), u.Hostname(), secure, nil
 }

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"sync"
@@ -43,8 +44,12 @@ type conn struct {
 }
 
 func newConn(s *server, nc net.Conn) *conn {
-	c := &conn{nc: nc, srv: s, peek: newPeeker(nc)}
-	c.abort = func() { _ = nc.Close() }
+	below := nc // what TLS runs over: closing that waits for nobody to take an alert
+	if t, ok := nc.(*tls.Conn); ok {
+		below = t.NetConn()
+	}
+	c := &conn{nc: nc, srv: s, peek: newPeeker(below)}
+	c.abort = func() { _ = below.Close() }
 	return c
 }
 

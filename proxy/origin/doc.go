@@ -16,11 +16,14 @@
 //     connecting fails nothing was sent, and another server is tried.
 //   - Everything is bounded: heads, fields, trailers, chunk extensions, 1xx
 //     responses, connections, retries, and every phase in time.
+//   - A server behind https:// gets a request only after it has proved to be
+//     the one meant, by TLS 1.2 or later; content that ends with the connection
+//     is whole only where TLS says so.
 //   - Fields of one connection only (RFC 9110 section 7.6.1) do not pass, nor
 //     do bytes that would let one message become two.
 //
-// It does not cache, decode content codings, follow redirects, speak TLS or
-// HTTP/2 to origins, log, or decide how many requests an origin gets: that is
+// It does not cache, decode content codings, follow redirects, speak HTTP/2 to
+// origins, log, or decide how many requests an origin gets: that is
 // for package admission. It does not wait for a free connection.
 //
 // Start reading at Pool.Do, then exchange.go, the life of one request on one

@@ -3,7 +3,6 @@ package origin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync/atomic"
 )
@@ -48,11 +47,9 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg}
 	p.budget.tokens.Store(budgetMax)
 	for _, s := range cfg.Servers {
-		addr, err := serverAddress(s)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("origin %q: %w", cfg.Name, err))
-		}
-		p.servers = append(p.servers, &server{addr: addr, p: p})
+		srv, err := p.newServer(s)
+		problems = append(problems, err)
+		p.servers = append(p.servers, srv)
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err

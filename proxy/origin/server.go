@@ -2,9 +2,11 @@ package origin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +22,9 @@ const (
 
 // server is one server of an origin.
 type server struct {
-	addr string
-	p    *Pool
+	addr   string
+	secure *tls.Config // nil: in plain
+	p      *Pool
 
 	inFlight atomic.Int64
 	requests atomic.Uint64
@@ -87,7 +90,7 @@ func (s *server) dialOrLeave(ctx context.Context) (*conn, error) {
 func (s *server) dial(ctx context.Context) (*conn, error) {
 	limited, cancel := context.WithTimeout(ctx, s.p.cfg.Timeouts.Connect)
 	defer cancel()
-	nc, err := s.p.cfg.Dial(limited, "tcp", s.addr)
+	nc, err := s.open(limited)
 	if err == nil {
 		s.opened.Add(1)
 		s.welcome()
@@ -103,6 +106,21 @@ func (s *server) dial(ctx context.Context) (*conn, error) {
 	s.countFailure(kind)
 	s.setAside()
 	return nil, &Error{Doing: doingConnect, Server: s.addr, Kind: kind, Err: err}
+}
+
+// open opens a connection, and has the server prove who it is where it speaks
+// TLS.
+func (s *server) open(ctx context.Context) (net.Conn, error) {
+	nc, err := s.p.cfg.Dial(ctx, "tcp", s.addr)
+	if err != nil || s.secure == nil {
+		return nc, err
+	}
+	t := tls.Client(nc, s.secure)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // the handshake's error says more
+		return nil, fmt.Errorf("the TLS handshake: %w", err)
+	}
+	return t, nil
 }
 
 // countFailure counts what the server is to blame for.

@@ -156,7 +156,10 @@ var mistakes = []mistake{
 	// Origins.
 	{"no servers", "    servers: [\"http://10.0.0.5:8080\"]\n", "", "origins.lms.servers", "no servers", "add servers"},
 	{"server without scheme", `"http://10.0.0.5:8080"]`, `▸"10.0.0.5:8080"]`, "origins.lms.servers[0]", "not a URL", `write "http://10.0.0.5:8080"`},
-	{"server over https", `"http://10.0.0.5:8080"]`, `▸"https://10.0.0.5"]`, "origins.lms.servers[0]", "not in this version", "http://"},
+	{"server over FTP", `"http://10.0.0.5:8080"]`, `▸"ftp://10.0.0.5"]`, "origins.lms.servers[0]", "not a scheme", "http://"},
+	{"TLS to a server in plain", "concurrency: {max: 256}", "concurrency: {max: 256}\n    ▸tls: {ca: a}", "origins.lms.tls", "no server of this origin", "https://"},
+	{"a certificate for the origin without its key", `"http://10.0.0.5:8080"]`, "\"https://10.0.0.5\"]\n    ▸tls: {cert: a}", "origins.lms.tls.key", "has no key", "key:"},
+	{"server name that is none", `"http://10.0.0.5:8080"]`, "\"https://10.0.0.5\"]\n    tls: {server_name: ▸\"*.a\"}", "origins.lms.tls.server_name", "not a host name", "lms.internal.example"},
 	{"server over ftp", `"http://10.0.0.5:8080"]`, `▸"ftp://10.0.0.5"]`, "origins.lms.servers[0]", `"ftp"`, "http://"},
 	{"server with a path", `"http://10.0.0.5:8080"]`, `▸"http://10.0.0.5:8080/lms"]`, "origins.lms.servers[0]", "says more", `write "http://10.0.0.5:8080"`},
 	{"server with a bad port", `"http://10.0.0.5:8080"]`, `▸"http://10.0.0.5:99999"]`, "origins.lms.servers[0]", "not a port", "http://"},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -44,7 +45,23 @@ type Listen struct {
 // TLS is what clients are shown on listen.https.
 type TLS struct {
 	Certificates []Certificate `yaml:"certificates" eg:"[{cert: school.pem, key: school.key}]"`
+	Redirect     int           `yaml:"redirect" eg:"308"`                           // of requests in plain: 301 or 308; none unless said
+	HSTS         *HSTS         `yaml:"hsts" eg:"{max_age: 8760h}"`                  // tells browsers to come by https alone; not sent unless said
 	TicketKeys   string        `yaml:"ticket_keys" eg:"/etc/firstbell/ticket.keys"` // for nodes that resume each other's sessions; without it each has its own
+}
+
+// HSTS is RFC 6797. What it promises holds in browsers for its time, whatever is
+// changed here.
+type HSTS struct {
+	MaxAge     time.Duration `yaml:"max_age" eg:"8760h" zero:"ok"` // 0s has browsers forget it
+	Subdomains bool          `yaml:"subdomains"`
+	Preload    bool          `yaml:"preload"`
+}
+
+// RouteTLS goes before what tls says, for one route.
+type RouteTLS struct {
+	Redirect *int  `yaml:"redirect" eg:"308" zero:"ok"` // 0: none
+	HSTS     *HSTS `yaml:"hsts" eg:"{max_age: 8760h}"`
 }
 
 // Certificate is a chain, its leaf first, and the leaf's key, in PEM. Changed
@@ -114,6 +131,18 @@ type Origin struct {
 	Concurrency Concurrency    `yaml:"concurrency" eg:"{max: 256}"`
 	Health      *Health        `yaml:"health" eg:"{path: /healthz, every: 2s}"`
 	Timeouts    OriginTimeouts `yaml:"timeouts" eg:"{connect: 2s}"`
+	TLS         OriginTLS      `yaml:"tls" eg:"{ca: /etc/firstbell/lms-ca.pem}"` // toward servers by https
+}
+
+// OriginTLS is how firstbell knows servers by https, and they firstbell.
+type OriginTLS struct {
+	CA         string `yaml:"ca" eg:"/etc/firstbell/lms-ca.pem"`      // who signs their certificates; those the system trusts unless said
+	Cert       string `yaml:"cert" eg:"/etc/firstbell/firstbell.pem"` // what firstbell shows when it is asked who it is
+	Key        string `yaml:"key" eg:"/etc/firstbell/firstbell.key"`  //
+	ServerName string `yaml:"server_name" eg:"lms.internal.example"`  // the name in their certificates; the host of each server unless said
+
+	Config *tls.Config `yaml:"-"` // what the files say; nil when there are none
+	Digest string      `yaml:"-"` // of the files' bytes
 }
 
 // Concurrency bounds what an origin is asked at once.
@@ -196,6 +225,7 @@ type Route struct {
 	Reply    *Reply        `yaml:"reply" eg:"{status: 201}"`
 	Identity Identity      `yaml:"identity" eg:"none"`
 	Timeouts RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
+	TLS      RouteTLS      `yaml:"tls" eg:"{redirect: 308}"`
 	_        struct{}      `yaml:"priority" later:"priorities come with a later one"`
 	_        struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
 	_        struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`

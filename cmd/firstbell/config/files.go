@@ -18,6 +18,7 @@ func (v *validator) serving() {
 	}
 	v.identitySecrets()
 	v.readCertificates()
+	v.readOriginFiles()
 	v.writableDir("cache.disk.path", v.c.Cache.Disk.Path)
 	a := v.c.Attendance
 	if a == nil {

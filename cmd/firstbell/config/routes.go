@@ -23,6 +23,7 @@ func (v *validator) routes() {
 		v.hosts(path+".hosts", r)
 		v.methods(path+".methods", r)
 		v.path(path+".path", r)
+		v.routeTLS(path+".tls", r)
 		switch {
 		case r.CheckIn != nil || v.given(path+".check_in"):
 			v.checkInRoute(path, r)

@@ -1,10 +1,17 @@
 package config
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"time"
 
+	"firstbell/proxy"
 	"firstbell/proxy/certs"
 )
 
@@ -43,6 +50,149 @@ func (v *validator) tls() {
 		seen[*c] = true
 	}
 	t.TicketKeys = v.beside(t.TicketKeys)
+	v.redirect("tls.redirect", t.Redirect, v.given("tls.redirect"))
+	v.hsts("tls.hsts", t.HSTS)
+}
+
+func (v *validator) redirect(path string, status int, given bool) {
+	if given && status != 301 && status != 308 {
+		v.wrong(path, "write 308, or 301 for clients that know nothing newer", "%d does not send to https for good", status)
+	}
+}
+
+// hstsPreloadMin is what the browsers' list asks for.
+const hstsPreloadMin = 365 * 24 * time.Hour
+
+func (v *validator) hsts(path string, h *HSTS) {
+	switch {
+	case h == nil:
+	case !v.given(path + ".max_age"):
+		v.wrong(path, "add max_age: 8760h", "it does not say for how long")
+	case h.MaxAge%time.Second != 0:
+		v.wrong(path+".max_age", "write whole seconds, such as 8760h", "%s is not whole seconds", h.MaxAge)
+	case h.Preload && (!h.Subdomains || h.MaxAge < hstsPreloadMin):
+		v.wrong(path+".preload", "add subdomains: true and max_age: 8760h", "the browsers' list takes only a year or more, with all subdomains")
+	}
+}
+
+// routeTLS checks what a route says for itself.
+func (v *validator) routeTLS(path string, r *Route) {
+	if !v.given(path) {
+		return
+	}
+	if v.c.Listen.HTTPS == "" && !v.given("listen.https") {
+		v.wrong(path, `add listen: {https: ":443"}, or remove it`, "nothing listens for TLS")
+		return
+	}
+	if s := r.TLS.Redirect; s != nil && *s != 0 {
+		v.redirect(path+".redirect", *s, true)
+	}
+	v.hsts(path+".hsts", r.TLS.HSTS)
+}
+
+// OverTLS is what becomes of a route's requests in plain, nil when they are
+// answered, and the value of Strict-Transport-Security for those by https.
+func (c *Config) OverTLS(r *Route) (*proxy.Redirect, string) {
+	if c.Listen.HTTPS == "" {
+		return nil, ""
+	}
+	status, h := c.TLS.Redirect, c.TLS.HSTS
+	if r.TLS.Redirect != nil {
+		status = *r.TLS.Redirect
+	}
+	if r.TLS.HSTS != nil {
+		h = r.TLS.HSTS
+	}
+	return redirectOf(status, c.Listen.HTTPS), h.value()
+}
+
+func redirectOf(status int, address string) *proxy.Redirect {
+	if status == 0 {
+		return nil
+	}
+	_, port, _ := net.SplitHostPort(address) // it has been checked
+	return &proxy.Redirect{Status: status, Port: port}
+}
+
+// value is RFC 6797, section 6.1.
+func (h *HSTS) value() string {
+	if h == nil {
+		return ""
+	}
+	text := fmt.Sprintf("max-age=%d", h.MaxAge/time.Second)
+	if h.Subdomains {
+		text += "; includeSubDomains"
+	}
+	if h.Preload {
+		text += "; preload"
+	}
+	return text
+}
+
+// originTLS checks how an origin's servers by https are spoken to.
+func (v *validator) originTLS(path string, o *Origin) {
+	if !v.given(path) {
+		return
+	}
+	t := &o.TLS
+	if !slices.ContainsFunc(o.Servers, func(s string) bool { return strings.HasPrefix(s, "https://") }) {
+		v.wrong(path, "write servers: [\"https://…\"], or remove it", "no server of this origin is asked over TLS")
+		return
+	}
+	switch {
+	case t.Cert != "" && t.Key == "":
+		v.wrong(path+".key", "add key: /etc/firstbell/firstbell.key", "the certificate has no key")
+	case t.Cert == "" && t.Key != "":
+		v.wrong(path+".cert", "add cert: /etc/firstbell/firstbell.pem", "the key has no certificate")
+	}
+	if t.ServerName != "" {
+		if host, what, _ := normalHost(t.ServerName); what != "" || strings.HasPrefix(host, "*") {
+			v.wrong(path+".server_name", "write the name in its certificate, such as lms.internal.example", "%q is not a host name", t.ServerName)
+		}
+	}
+	t.CA, t.Cert, t.Key = v.beside(t.CA), v.beside(t.Cert), v.beside(t.Key)
+}
+
+// readOriginFiles reads what origins are known by.
+func (v *validator) readOriginFiles() {
+	for _, name := range SortedKeys(v.c.Origins) {
+		if o := v.c.Origins[name]; o != nil && !v.bad[join("origins", name)] {
+			v.readOriginTLS(join("origins", name)+".tls", &o.TLS)
+		}
+	}
+}
+
+func (v *validator) readOriginTLS(path string, t *OriginTLS) {
+	if t.CA == "" && t.Cert == "" && t.ServerName == "" {
+		return
+	}
+	t.Config = &tls.Config{ServerName: t.ServerName}
+	digest := sha256.New()
+	if t.CA != "" {
+		text, err := readBounded(t.CA, 1<<20)
+		if err != nil {
+			v.wrong(path+".ca", "name the CA's certificate in PEM", "%s: %s", t.CA, reasonOf(err))
+			return
+		}
+		t.Config.RootCAs = x509.NewCertPool()
+		if !t.Config.RootCAs.AppendCertsFromPEM(text) {
+			v.wrong(path+".ca", "name the CA's certificate in PEM", "%s holds no certificate", t.CA)
+		}
+		digest.Write(text)
+	}
+	if t.Cert != "" {
+		pair, err := certs.ReadIdentity(certs.Pair{Cert: t.Cert, Key: t.Key})
+		if err != nil {
+			v.wrong(path+".cert", "name a certificate chain and its key, both in PEM and readable for the user firstbell runs as", "%v", err)
+			return
+		}
+		if err := certs.Untimely(pair.Leaf, time.Now()); err != nil {
+			v.warn(path+".cert", "renew it", "%s: %v", t.Cert, err)
+		}
+		t.Config.Certificates = []tls.Certificate{*pair}
+		digest.Write(pair.Leaf.Raw)
+	}
+	t.Digest = hex.EncodeToString(digest.Sum(nil))
 }
 
 // expirySoon is how long before its end a certificate is warned about. Those of

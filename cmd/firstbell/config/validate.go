@@ -301,6 +301,7 @@ func (v *validator) origins() {
 			}
 			seen[s] = true
 		}
+		v.originTLS(path+".tls", o)
 		v.concurrency(path+".concurrency", o.Concurrency)
 		if o.Health != nil {
 			v.health(path+".health", o.Health)
@@ -334,21 +335,19 @@ func (v *validator) health(path string, h *Health) {
 	}
 }
 
-// server checks http://host:port.
+// server checks http://host:port and https://host:port.
 func (v *validator) server(path, text string) bool {
 	const eg = `write "http://10.0.0.5:8080"`
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || !strings.Contains(text, "://"):
 		v.wrong(path, fmt.Sprintf("write %q", "http://"+text), "%q is not a URL", text)
-	case u.Scheme == "https":
-		v.wrong(path, "ask the origin over http:// on a network you trust", "not in this version: TLS toward an origin comes with a later one")
-	case u.Scheme != "http":
+	case u.Scheme != "http" && u.Scheme != "https":
 		v.wrong(path, eg, "%q is not a scheme firstbell speaks to an origin", u.Scheme)
 	case u.Hostname() == "":
 		v.wrong(path, eg, "%q names no host", text)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/":
-		v.wrong(path, fmt.Sprintf("write %q", "http://"+u.Host), "a server is a host and a port; %q says more", text)
+		v.wrong(path, fmt.Sprintf("write %q", u.Scheme+"://"+u.Host), "a server is a host and a port; %q says more", text)
 	case u.Port() != "" && !validPort(u.Port()):
 		v.wrong(path, eg, "%q is not a port", u.Port())
 	default:
