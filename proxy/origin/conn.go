@@ -45,12 +45,41 @@ type conn struct {
 
 func newConn(s *server, nc net.Conn) *conn {
 	below := nc // what TLS runs over: closing that waits for nobody to take an alert
-	if t, ok := nc.(*tls.Conn); ok {
-		below = t.NetConn()
+	if t, ok := nc.(*tlsConn); ok {
+		below = t.below.Conn
 	}
 	c := &conn{nc: nc, srv: s, peek: newPeeker(below)}
 	c.abort = func() { _ = below.Close() }
 	return c
+}
+
+// tlsConn is a connection by TLS that ends cleanly only where TLS said so: one
+// that is merely cut looks the same to crypto/tls (RFC 8446 section 6.1).
+type tlsConn struct {
+	*tls.Conn
+	below *ending
+}
+
+// Read implements net.Conn.
+func (t *tlsConn) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if err == io.EOF && t.below.ended {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// ending notes that the other side has ended a connection.
+type ending struct {
+	net.Conn
+	ended bool // belongs to whoever reads
+}
+
+// Read implements net.Conn.
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.Conn.Read(p)
+	e.ended = e.ended || err == io.EOF
+	return n, err
 }
 
 // usable reports whether an idle connection may carry a request: it is not too

@@ -485,12 +485,12 @@ func TestHealthChecksTakeServersOutAndIn(t *testing.T) {
 }
 
 func TestConfigProblemsAreToldAllAtOnce(t *testing.T) {
-	_, err := New(Config{Name: "lms", Servers: []string{"https://a", "10.0.0.5:8080", "http://a/x", "http://", "http://a b"},
+	_, err := New(Config{Name: "lms", Servers: []string{"ftp://a", "10.0.0.5:8080", "http://a/x", "http://", "http://a b"},
 		ConnsMax: -1, Timeouts: Timeouts{Idle: -1}, Health: Health{Path: "healthz", Host: "a b"}})
 	if err == nil {
 		t.Fatal("New = nil, want every problem")
 	}
-	for _, want := range []string{`"https://a": TLS`, `"10.0.0.5:8080"`, `"http://a/x": more than`, `"http://": not a server`, `"http://a b"`,
+	for _, want := range []string{`"ftp://a": not a server`, `"10.0.0.5:8080"`, `"http://a/x": more than`, `"http://": not a server`, `"http://a b"`,
 		"limit of -1", "time limit of -1ns", `health path "healthz"`, `health host "a b"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("New does not mention %s:\n%v", want, err)

@@ -115,7 +115,8 @@ func (s *server) open(ctx context.Context) (net.Conn, error) {
 	if err != nil || s.secure == nil {
 		return nc, err
 	}
-	t := tls.Client(nc, s.secure)
+	t := &tlsConn{below: &ending{Conn: nc}}
+	t.Conn = tls.Client(t.below, s.secure)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // the handshake's error says more
 		return nil, fmt.Errorf("the TLS handshake: %w", err)
