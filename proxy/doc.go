@@ -12,6 +12,10 @@
 //
 // It does not decide what may be stored (package cache), what a check-in means
 // (package attendance) or how an origin is spoken to (package proxy/origin).
+// A slow client holds no place at an origin: content.go takes requests in,
+// backlog.go what is not taken of answers. What it may do otherwise, limits.go
+// and pace.go say.
+//
 // Connections of HTTP/1 stay in door.go, conn.go, http1.go and upload.go;
 // everything else sees an exchange.
 //

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"firstbell/cache"
@@ -21,6 +19,14 @@ const via = "1.1 firstbell"
 // forward passes the request on by itself and streams the answer back.
 func (p *Proxy) forward(x *exchange, as outcome) {
 	rt := x.route
+	if x.body != nil && p.spools != nil && !rt.StreamsRequests {
+		content, err := p.takeIn(x)
+		if err != nil {
+			p.notTakenIn(x, err)
+			return
+		}
+		defer content.Close()
+	}
 	ctx, cancel := rt.context(p.life)
 	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
 		cancel()
@@ -91,7 +97,7 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as 
 	if x.route.Cache != nil {
 		fields = withoutTags(fields)
 	}
-	p.sendAsked(x, res.Status, fields, res.ContentLength, &originBody{body: res.Body, res: res, done: done})
+	p.sendAsked(x, res.Status, fields, res.ContentLength, p.originBody(x.route, res.Body, res, done))
 }
 
 // withoutTags leaves out what is said to caches about purges; stored responses
@@ -289,61 +295,4 @@ func (p *Proxy) originProblem(x *exchange, status int, err error) {
 		more = field.List{retryAfter(wait)}
 	}
 	p.problem(x, status, detail, more)
-}
-
-// originBody is an origin's body as a source.
-type originBody struct {
-	body io.ReadCloser
-	res  *origin.Response // whose body it is
-	done func()
-	buf  *[]byte
-}
-
-// pieces are the buffers that bodies are passed on through.
-var pieces = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-
-// Next implements source.
-func (b *originBody) Next() ([]byte, error) {
-	if b.buf == nil {
-		b.buf = pieces.Get().(*[]byte)
-	}
-	for {
-		n, err := b.body.Read(*b.buf)
-		if n > 0 {
-			return (*b.buf)[:n], nil // an error comes again with the next read
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// Ready implements eager.
-func (b *originBody) Ready() bool {
-	e, ok := b.body.(eager)
-	return ok && e.Ready()
-}
-
-// Announced implements trailed.
-func (b *originBody) Announced() string { return b.res.Announced }
-
-// Trailer implements trailed.
-func (b *originBody) Trailer() field.List {
-	if b.res.Trailer == nil {
-		return nil // it came through a flight, which keeps none
-	}
-	return b.res.Trailer()
-}
-
-// Close implements source.
-func (b *originBody) Close() {
-	b.body.Close() // what is left of the message is not wanted
-	if b.buf != nil {
-		pieces.Put(b.buf)
-		b.buf = nil
-	}
-	if b.done != nil {
-		b.done()
-		b.done = nil
-	}
 }

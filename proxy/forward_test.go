@@ -123,7 +123,7 @@ func TestARequestCutOffNeverLooksWhole(t *testing.T) {
 	})
 }
 
-func TestAnUploadReachesTheOriginAsItComes(t *testing.T) {
+func TestAnUploadReachesTheOriginAsItComesWhereItsRouteSaysSo(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		saw := make(chan string, 10)
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +137,9 @@ func TestAnUploadReachesTheOriginAsItComes(t *testing.T) {
 					return
 				}
 			}
-		}, plain)
+		}, func(up *Upstream) []*Route {
+			return []*Route{{Hosts: []string{"*"}, Origin: up, StreamsRequests: true}}
+		})
 		pr, pw := io.Pipe()
 		go g.do("POST", "/up", pr)
 		for _, part := range []string{"one", "two"} {

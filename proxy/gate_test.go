@@ -23,6 +23,7 @@ import (
 	"firstbell/cache"
 	"firstbell/proxy/admission"
 	"firstbell/proxy/origin"
+	"firstbell/proxy/spool"
 )
 
 // TestMain serves one exchange first: fasthttp starts its clock goroutine with
@@ -78,6 +79,11 @@ func cached(p cache.Policy) func(*Upstream) []*Route {
 // plain is a route that caches nothing.
 func plain(up *Upstream) []*Route { return []*Route{{Hosts: []string{"*"}, Origin: up}} }
 
+// streams is a route that passes contents on as they come, both ways.
+func streams(up *Upstream) []*Route {
+	return []*Route{{Hosts: []string{"*"}, Origin: up, StreamsRequests: true, StreamsAnswers: true}}
+}
+
 func newGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route) *gate {
 	t.Helper()
 	return (&gate{}).open(t, answer, routes)
@@ -131,7 +137,11 @@ func (g *gate) launch(dial func() (net.Conn, error), routes func(*Upstream) []*R
 		t.Fatal(err)
 	}
 	g.upstream = &Upstream{Name: "lms", Pool: pool, Limit: admission.New(256, 1024, 10*time.Second)}
-	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window, Covers: g.covers}, NewTable(routes(g.upstream)))
+	spools, err := spool.Open(spool.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.proxy = New(Options{Cache: g.cache, Access: AccessLog{Off: true}, FlightWindow: g.window, Spools: spools, Covers: g.covers}, NewTable(routes(g.upstream)))
 	served := make(chan error, 1)
 	go func() { served <- g.proxy.Serve(g.ln) }()
 	g.land = func() {

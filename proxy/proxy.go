@@ -15,6 +15,7 @@ import (
 	"firstbell/cache"
 	"firstbell/coalesce"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/spool"
 )
 
 // Options are what a Proxy is made of. Cache is required; Recorder is as soon
@@ -32,6 +33,9 @@ type Options struct {
 	// sni alone.
 	Covers func(sni, host string) bool
 	Limits Limits // of clients' connections
+	// Spools is where contents wait for the origin, and answers for their
+	// client; nil: nothing waits, and a slow client holds a place at the origin.
+	Spools *spool.Store
 }
 
 // A Recorder takes what is answered once it is durable: *attendance.Recorder does.
@@ -48,6 +52,7 @@ type Proxy struct {
 	log      *slog.Logger
 	access   accessLog
 	window   int64
+	spools   *spool.Store // nil: none
 	covers   func(sni, host string) bool
 
 	table    atomic.Pointer[Table]
@@ -79,6 +84,7 @@ func New(o Options, t *Table) *Proxy {
 		recorder: o.Recorder,
 		log:      o.Log,
 		window:   o.FlightWindow,
+		spools:   o.Spools,
 		covers:   o.Covers,
 		flights:  coalesce.NewGroup[*landing](),
 		blocks:   coalesce.NewGroup[*blockLanding](),

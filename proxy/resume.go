@@ -163,7 +163,7 @@ func (c *continued) goOn() bool {
 		return false
 	}
 	c.source.Close()
-	c.source, c.own = &originBody{body: body, done: done}, true
+	c.source, c.own = p.originBody(rt, body, nil, done), true
 	p.counters.flightsResumed.Add(1)
 	return true
 }

@@ -45,6 +45,12 @@ type Route struct {
 	// empty: none is added.
 	HSTS string
 
+	// Requests with content go to the origin once all of it is here, and what a
+	// slow client does not take of an answer waits here, so that no client holds
+	// a place at the origin. These let contents pass as they come instead, for
+	// routes where both sides talk.
+	StreamsRequests, StreamsAnswers bool
+
 	// Total bounds a whole exchange with the origin, its body included;
 	// 0: only the idle limits of the phases hold.
 	Total time.Duration

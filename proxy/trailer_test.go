@@ -121,7 +121,7 @@ const expecting = "PUT /homework HTTP/1.1\r\nHost: school.example\r\nContent-Len
 func TestContentIsAwaitedUntilTheOriginWantsIt(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var wanted time.Time
-		g, o := newRawGate(t, plain, func(c net.Conn) {
+		g, o := newRawGate(t, streams, func(c net.Conn) {
 			time.Sleep(300 * time.Millisecond)
 			wanted = time.Now()
 			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
@@ -151,7 +151,7 @@ func TestContentThatTheOriginRefusesIsNeverSent(t *testing.T) {
 	for _, refusal := range []string{"401 Unauthorized", "413 Content Too Large", "302 Found"} {
 		inBubble(t, func(t *testing.T) {
 			more := make(chan string, 1)
-			g, _ := newRawGate(t, plain, func(c net.Conn) {
+			g, _ := newRawGate(t, streams, func(c net.Conn) {
 				io.WriteString(c, "HTTP/1.1 "+refusal+"\r\nContent-Length: 2\r\n\r\nno")
 				rest, _ := io.ReadAll(c)
 				more <- string(rest)
@@ -170,7 +170,7 @@ func TestContentThatTheOriginRefusesIsNeverSent(t *testing.T) {
 
 func TestAnOriginThatIsSilentAboutAnExpectationGetsTheContent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g, _ := newRawGate(t, plain, func(c net.Conn) {
+		g, _ := newRawGate(t, streams, func(c net.Conn) {
 			b := make([]byte, 5)
 			io.ReadFull(c, b)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"+string(b))

@@ -96,7 +96,8 @@ func tableOf(c *config.Config, origins map[string]*upstream, who *identities, ta
 	}
 	var routes []*proxy.Route
 	for i, r := range c.Routes {
-		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total}
+		rt := &proxy.Route{Hosts: r.Hosts, Methods: r.Methods, Path: r.Path, Total: r.Timeouts.Total,
+			StreamsRequests: isNo(r.RequestBuffering), StreamsAnswers: isNo(r.ResponseBuffering)}
 		rt.Redirect, rt.HSTS = c.OverTLS(r)
 		switch {
 		case r.CheckIn != nil:
@@ -128,6 +129,9 @@ func tableOf(c *config.Config, origins map[string]*upstream, who *identities, ta
 	}
 	return proxy.NewTable(routes), nil
 }
+
+// isNo says whether a setting that is yes unless said is no.
+func isNo(b *bool) bool { return b != nil && !*b }
 
 func policyOf(c *config.Cache) *cache.Policy {
 	return &cache.Policy{
@@ -247,6 +251,7 @@ func needsRestart(was, is *config.Config) []string {
 	add("listen", was.Listen == is.Listen)
 	add("tls.ticket_keys", was.TLS.TicketKeys == is.TLS.TicketKeys)
 	add("ops", !bares(was, is))
+	add("spool", was.Spool == is.Spool)
 	add("cache.memory", was.Cache.Memory == is.Cache.Memory)
 	add("cache.disk", was.Cache.Disk == is.Cache.Disk)
 	a, b := was.Attendance, is.Attendance

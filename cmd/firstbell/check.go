@@ -93,6 +93,9 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	l := proxy.EffectiveLimits(c.Limits.Proxy())
 	fmt.Fprintf(t, "limits\t%d connections, %d of one address; a head within %s, %d bytes a second over %s\n",
 		l.Connections, l.PerAddress, l.Header, l.MinRate, l.Grace)
+	if c.Spool.Path != "" {
+		fmt.Fprintf(t, "spool\t%s\n", c.Spool.Path)
+	}
 	for _, name := range config.SortedKeys(c.Origins) {
 		o := c.Origins[name]
 		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",

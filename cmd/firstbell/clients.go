@@ -1,24 +1,97 @@
 package main
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"fmt"
+	"io"
 
-// This file shows what is known of clients' connections.
+	"github.com/prometheus/client_golang/prometheus"
+
+	"firstbell/cmd/firstbell/config"
+	"firstbell/proxy/spool"
+)
+
+// This file shows what is known of clients' connections, and of the contents
+// that wait on account of slow ones.
 
 var (
-	mConnections = gauge("proxy_connections", "Connections of clients that are open.")
-	mParted      = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), by reason.", "reason")
+	mConnections  = gauge("proxy_connections", "Connections of clients that are open.")
+	mParted       = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), by reason.", "reason")
+	mSpools       = gauge("spool_contents", "Requests' contents on their way in, and answers that a slow client takes.")
+	mSpoolMemory  = gauge("spool_memory_bytes", "Memory that they take.")
+	mSpoolDisk    = gauge("spool_disk_bytes", "Disk that they take.")
+	mSpoolFiles   = counter("spool_files_total", "Files that were begun for them.")
+	mSpoolWritten = counter("spool_written_bytes_total", "What was written to these.")
+	mSpoolFull    = counter("spool_full_total", "Times that a content found no room.")
+	mSpoolFailed  = counter("spool_failures_total", "Times that the disk refused.")
 )
 
 // clientStatus is about clients' connections.
 type clientStatus struct {
 	Connections int              `json:"connections"` // open now
 	Parted      map[string]int64 `json:"parted"`      // turned away or cut off, by reason
+	Spool       spoolStatus      `json:"spool"`
+}
+
+// spoolStatus is about contents that wait on account of slow clients.
+type spoolStatus struct {
+	Contents int64  `json:"contents"`
+	Memory   int64  `json:"memory_bytes"`
+	Disk     int64  `json:"disk_bytes"`
+	Files    int64  `json:"files"`
+	Full     int64  `json:"full"` // times that there was no room
+	Failures int64  `json:"failures"`
+	Why      string `json:"why,omitempty"` // the last error of the disk
+}
+
+func (s *server) clientReport() clientStatus {
+	p, sp := s.proxy.Stats(), s.spools.Stats()
+	return clientStatus{
+		Connections: p.Connections, Parted: p.Parted,
+		Spool: spoolStatus{
+			Contents: sp.Open, Memory: sp.Memory, Disk: sp.Disk, Files: sp.Files,
+			Full: sp.Full, Failures: sp.Failures, Why: sp.Why,
+		},
+	}
+}
+
+func printClients(w io.Writer, c *clientStatus) {
+	fmt.Fprintf(w, "clients   %d connections", c.Connections)
+	for _, reason := range config.SortedKeys(c.Parted) {
+		if n := c.Parted[reason]; n > 0 {
+			fmt.Fprintf(w, ", %s %d", reason, n)
+		}
+	}
+	fmt.Fprintln(w)
+	if s := &c.Spool; s.Contents+s.Full+s.Failures > 0 {
+		fmt.Fprintf(w, "spool     %d contents wait, %d bytes of memory, %d of disk, %d times no room", s.Contents, s.Memory, s.Disk, s.Full)
+		if s.Failures > 0 {
+			fmt.Fprintf(w, "; THE DISK REFUSED %d TIMES: %s", s.Failures, s.Why)
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 func collectClients(ch chan<- prometheus.Metric, s *server) {
-	p := s.proxy.Stats()
-	mConnections.send(ch, float64(p.Connections))
-	for reason, n := range p.Parted {
+	c := s.clientReport()
+	mConnections.send(ch, float64(c.Connections))
+	for reason, n := range c.Parted {
 		mParted.send(ch, float64(n), reason)
 	}
+	mSpools.send(ch, float64(c.Spool.Contents))
+	mSpoolMemory.send(ch, float64(c.Spool.Memory))
+	mSpoolDisk.send(ch, float64(c.Spool.Disk))
+	mSpoolFiles.send(ch, float64(c.Spool.Files))
+	mSpoolWritten.send(ch, float64(s.spools.Stats().Written))
+	mSpoolFull.send(ch, float64(c.Spool.Full))
+	mSpoolFailed.send(ch, float64(c.Spool.Failures))
+}
+
+// spoolOf is what the spool is made of: it leaves the journal what is the
+// journal's.
+func spoolOf(c *config.Config) spool.Options {
+	o := spool.Options{Dir: c.Spool.Path, Bytes: int64(c.Spool.Size)}
+	if a := c.Attendance; a != nil {
+		o.KeepFree = int64(*a.Disk.Reserve) + cacheGivesWay
+	}
+	return o
 }

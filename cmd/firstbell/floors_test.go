@@ -37,6 +37,7 @@ var floors = map[string]int{
 	"proxy/field":            0,
 	"attendance/seal":        0,
 	"proxy/http1":            0,
+	"proxy/spool":            0,
 	"proxy/head":             0,
 	"cache/disk":             0,
 }

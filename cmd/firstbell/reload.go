@@ -147,6 +147,7 @@ func keepUntilRestart(c, was *config.Config) {
 	if bares(was, c) {
 		c.Ops = was.Ops
 	}
+	c.Spool = was.Spool
 	c.Listen, c.Attendance = was.Listen, was.Attendance
 	c.TLS.TicketKeys = was.TLS.TicketKeys
 	c.Cache.Memory, c.Cache.Disk = was.Cache.Memory, was.Cache.Disk

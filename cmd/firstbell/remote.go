@@ -66,13 +66,9 @@ func printStatus(w io.Writer, r *statusReport) {
 			fmt.Fprintf(w, " %s %d", name, n)
 		}
 	}
-	fmt.Fprintf(w, "\nclients   %d connections", r.Clients.Connections)
-	for _, reason := range config.SortedKeys(r.Clients.Parted) {
-		if n := r.Clients.Parted[reason]; n > 0 {
-			fmt.Fprintf(w, ", %s %d", reason, n)
-		}
-	}
-	fmt.Fprintf(w, "\ncache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
+	fmt.Fprintln(w)
+	printClients(w, &r.Clients)
+	fmt.Fprintf(w, "cache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
 	if c := &r.Cache; c.Pinned > 0 || c.PinsRefused > 0 {
 		fmt.Fprintf(w, "          %d pinned, %d of %d bytes, %d times no room among them\n", c.Pinned, c.PinnedBytes, c.PinnedMaxBytes, c.PinsRefused)
 	}

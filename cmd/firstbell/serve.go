@@ -21,6 +21,7 @@ import (
 	"firstbell/cmd/firstbell/handover"
 	"firstbell/proxy"
 	"firstbell/proxy/certs"
+	"firstbell/proxy/spool"
 )
 
 const serveUsage = `serve -config FILE
@@ -112,6 +113,7 @@ type server struct {
 	secureNet   net.Listener // as above: what speaks TLS
 	certs       *certs.Store // nil without secureNet
 	cache       *cache.Cache
+	spools      *spool.Store
 	takes       atomic.Pointer[attendant] // check-ins; nil without attendance, and while another process has it
 	clerk       *clerk
 	proxy       *proxy.Proxy
@@ -202,7 +204,12 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
-	s.proxy = proxy.New(proxy.Options{Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
+	spools, err := spool.Open(spoolOf(c))
+	if err != nil {
+		return s, fmt.Errorf("opening the spool: %w; name a directory on a disk: spool: {path: /var/lib/firstbell/spool}", err)
+	}
+	s.spools = spools
+	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}

@@ -223,7 +223,7 @@ func (s *server) report() *statusReport {
 			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
-		Clients: clientStatus{Connections: p.Connections, Parted: p.Parted},
+		Clients: s.clientReport(),
 		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
 		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed,
 			Blocks: p.Blocks, BlocksAhead: p.BlocksAhead, BlocksChanged: p.BlocksChanged},

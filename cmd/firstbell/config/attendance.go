@@ -135,6 +135,8 @@ func (v *validator) checkInRoute(path string, r *Route) {
 		{"origin", "check-ins are answered here; what the origin should hear of goes through attendance.sinks"},
 		{"cache", "check-ins are never stored in a cache"},
 		{"timeouts", "check-ins do not wait for an origin"},
+		{"request_buffering", "check-ins do not go to an origin"},
+		{"response_buffering", "check-ins are answered here"},
 	} {
 		if v.given(path + "." + other.key) {
 			v.wrong(path+"."+other.key, "remove it", "%s", other.why)

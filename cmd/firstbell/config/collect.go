@@ -51,6 +51,8 @@ func (v *validator) collectRoute(path string, r *Route) {
 		{"origin", "what is collected is answered here, and goes to the sink in bulk"},
 		{"cache", "what is collected is never stored in a cache"},
 		{"timeouts", "what is collected does not wait for an origin"},
+		{"request_buffering", "what is collected does not go to an origin"},
+		{"response_buffering", "what is collected is answered here"},
 		{"reply", "reply says how a check-in is answered, and this route takes none"},
 	} {
 		if v.given(path + "." + other.key) {

@@ -356,3 +356,31 @@ routes: [{hosts: ["*"], origin: lms}]
 		}
 	}
 }
+
+func TestWhereContentsWait(t *testing.T) {
+	read := func(spool, route string) (*Config, Problems) {
+		return Read("/etc/firstbell/firstbell.yaml", []byte(`listen: {http: ":8080"}
+spool: {`+spool+`}
+timezone: Etc/UTC
+origins: {lms: {servers: ["http://10.0.0.5:8080"]}}
+attendance: {journal: /var/lib/firstbell/journal}
+routes: [{hosts: ["*"], origin: lms`+route+`}]
+`))
+	}
+	c, problems := read("path: spool, size: 1GiB", ", request_buffering: false, response_buffering: true")
+	if c == nil {
+		t.Fatalf("got problems, want none:\n%s", problems)
+	}
+	if s, r := c.Spool, c.Routes[0]; s.Path != "/etc/firstbell/spool" || s.Size != 1<<30 || *r.RequestBuffering || !*r.ResponseBuffering {
+		t.Errorf("got %+v, %v, %v; want what the file says", s, *r.RequestBuffering, *r.ResponseBuffering)
+	}
+	for spool, path := range map[string]string{
+		"size: 1MiB":                             "spool.size",
+		"path: \"\"":                             "spool.path",
+		"path: /var/lib/firstbell/journal/spool": "spool.path",
+	} {
+		if _, problems := read(spool, ""); len(problems.Errors()) != 1 || problems.Errors()[0].Path != path {
+			t.Errorf("spool: {%s}: got %v, want a problem at %s", spool, problems, path)
+		}
+	}
+}

@@ -18,6 +18,7 @@ type Config struct {
 	Timetables map[string]*Timetable `yaml:"timetables"`
 	Schools    Schools               `yaml:"schools"`
 	Origins    map[string]*Origin    `yaml:"origins" eg:"{lms: {servers: [\"http://10.0.0.5:8080\"]}}"`
+	Spool      Spool                 `yaml:"spool" eg:"{path: /var/lib/firstbell/spool, size: 4GiB}"` // where contents wait that are too large for memory
 	Cache      Memory                `yaml:"cache" eg:"{memory: 2GiB}"`
 	Attendance *Attendance           `yaml:"attendance" eg:"{journal: /var/lib/firstbell/journal}"`
 	Routes     []*Route              `yaml:"routes" eg:"[{hosts: [\"*\"], origin: lms, cache: {}}]"`
@@ -215,20 +216,22 @@ type Signing struct {
 
 // Route says what happens to requests for some hosts and paths.
 type Route struct {
-	Hosts    []string      `yaml:"hosts" eg:"[\"*.school.example\"]"`
-	Methods  []string      `yaml:"methods" eg:"[GET, HEAD]"`
-	Path     string        `yaml:"path" eg:"/lessons/*"`
-	Origin   string        `yaml:"origin" eg:"lms"`
-	Cache    *Cache        `yaml:"cache" eg:"{}"`
-	CheckIn  *CheckIn      `yaml:"check_in" eg:"{student: \"json:/student_id\"}"`
-	Collect  *Collect      `yaml:"collect" eg:"{sink: progress}"`
-	Reply    *Reply        `yaml:"reply" eg:"{status: 201}"`
-	Identity Identity      `yaml:"identity" eg:"none"`
-	Timeouts RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
-	TLS      RouteTLS      `yaml:"tls" eg:"{redirect: 308}"`
-	_        struct{}      `yaml:"priority" later:"priorities come with a later one"`
-	_        struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
-	_        struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`
+	Hosts             []string      `yaml:"hosts" eg:"[\"*.school.example\"]"`
+	Methods           []string      `yaml:"methods" eg:"[GET, HEAD]"`
+	Path              string        `yaml:"path" eg:"/lessons/*"`
+	Origin            string        `yaml:"origin" eg:"lms"`
+	Cache             *Cache        `yaml:"cache" eg:"{}"`
+	CheckIn           *CheckIn      `yaml:"check_in" eg:"{student: \"json:/student_id\"}"`
+	Collect           *Collect      `yaml:"collect" eg:"{sink: progress}"`
+	Reply             *Reply        `yaml:"reply" eg:"{status: 201}"`
+	Identity          Identity      `yaml:"identity" eg:"none"`
+	Timeouts          RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
+	TLS               RouteTLS      `yaml:"tls" eg:"{redirect: 308}"`
+	RequestBuffering  *bool         `yaml:"request_buffering"`  // content goes to the origin when all of it is here; yes unless said
+	ResponseBuffering *bool         `yaml:"response_buffering"` // what a slow client does not take waits here, not at the origin; yes unless said
+	_                 struct{}      `yaml:"priority" later:"priorities come with a later one"`
+	_                 struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
+	_                 struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`
 }
 
 // Cache is what a route lets be stored and shared.

@@ -17,6 +17,13 @@ type Limits struct {
 	Grace       time.Duration `yaml:"grace" eg:"30s"`                     // how long a client may stand still, and min_rate is averaged over; 30 s unless said
 }
 
+// Spool is where contents wait that are too large for memory: requests' until
+// they are whole, answers' until a slow client has taken them.
+type Spool struct {
+	Path string `yaml:"path" eg:"/var/lib/firstbell/spool"` // a directory; the system's for temporary files unless said
+	Size Size   `yaml:"size" eg:"4GiB"`                     // of all; 4 GiB unless said, of which one content has a quarter
+}
+
 // Proxy is the limits as the proxy takes them.
 func (l *Limits) Proxy() proxy.Limits {
 	return proxy.Limits{
@@ -24,6 +31,28 @@ func (l *Limits) Proxy() proxy.Limits {
 		MinRate: int64(l.MinRate), Grace: l.Grace,
 	}
 }
+
+// spool checks where contents wait.
+func (v *validator) spool() {
+	s := &v.c.Spool
+	if v.given("spool.path") && s.Path == "" {
+		v.wrong("spool.path", "write path: /var/lib/firstbell/spool, or leave it out for the system's temporary directory", "there is no directory named")
+	}
+	s.Path = v.beside(s.Path)
+	if v.given("spool.size") && s.Size < spoolMin {
+		v.wrong("spool.size", "write what the disk can spare, such as 4GiB", "%s is not enough for a class that hands in its homework", s.Size)
+	}
+	if a := v.c.Attendance; a != nil && s.Path != "" {
+		for _, journal := range [...]string{a.Journal, a.JournalSpare} {
+			if journal != "" && (within(s.Path, journal) || within(journal, s.Path)) {
+				v.wrong("spool.path", "name a directory of its own, such as /var/lib/firstbell/spool", "it is the journal, or within it, or around it")
+			}
+		}
+	}
+}
+
+// spoolMin is the smallest spool: one content has a quarter of it.
+const spoolMin = 16 << 20
 
 func (v *validator) limits() {
 	l := &v.c.Limits

@@ -93,6 +93,7 @@ func (v *validator) all() {
 	v.listen()
 	v.tls()
 	v.limits()
+	v.spool()
 	v.zone()
 	v.timetables()
 	v.schools()

@@ -1,0 +1,257 @@
+package proxy
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"firstbell/proxy/field"
+	"firstbell/proxy/origin"
+	"firstbell/proxy/spool"
+)
+
+const (
+	// slowAfter is how long a client may take for a piece of 32 KiB before the
+	// rest of its answer is taken in for it: longer than any that keeps up needs.
+	slowAfter = 250 * time.Millisecond
+	// backlogBytesMax is how far behind its origin one client may be; then the
+	// origin is paced by it.
+	backlogBytesMax = 64 << 20
+)
+
+// pieces are the buffers that bodies are passed on through.
+var pieces = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// originBody is an origin's body as a source. It gives the place at the origin
+// back with the body's last byte, however long the client takes for its own: one
+// who does not keep up gets the rest from a spool.
+type originBody struct {
+	body   io.ReadCloser
+	res    *origin.Response // whose body it is; nil: of the rest of another's
+	spools *spool.Store     // nil: the client paces the origin
+	buf    *[]byte
+	end    error // of body, behind what buf holds
+	timer  *time.Timer
+
+	mu   sync.Mutex // guards what follows
+	done func()     // gives the place back; nil: there is none
+	lent bool       // the client is being sent what Next returned
+	late *backlog   // what it goes on with since it was too slow
+}
+
+// originBody makes a source of a body. done, which may be nil, gives the place
+// at the origin back and ends a read of the body.
+func (p *Proxy) originBody(rt *Route, body io.ReadCloser, res *origin.Response, done func()) *originBody {
+	b := &originBody{body: body, res: res, done: done}
+	if done != nil && !rt.StreamsAnswers {
+		b.spools = p.spools
+	}
+	return b
+}
+
+// Next implements source.
+func (b *originBody) Next() ([]byte, error) {
+	if b.buf == nil {
+		b.buf = pieces.Get().(*[]byte)
+	}
+	if late := b.returned(); late != nil {
+		return late.next(*b.buf)
+	}
+	for b.end == nil {
+		n, err := b.body.Read(*b.buf)
+		if err != nil {
+			b.end = err
+			b.release()
+		}
+		if n > 0 {
+			if err == nil && b.spools != nil {
+				b.lend()
+			}
+			return (*b.buf)[:n], nil
+		}
+	}
+	return nil, b.end
+}
+
+// lend gives the client its time for what Next returns.
+func (b *originBody) lend() {
+	b.mu.Lock()
+	b.lent = true
+	b.mu.Unlock()
+	if b.timer == nil {
+		b.timer = time.AfterFunc(slowAfter, b.fallBehind)
+	} else {
+		b.timer.Reset(slowAfter)
+	}
+}
+
+// returned says that the client has what it was lent. It returns what it goes
+// on with, if it took too long.
+func (b *originBody) returned() *backlog {
+	if b.timer == nil {
+		return nil
+	}
+	b.timer.Stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lent = false
+	return b.late
+}
+
+// fallBehind takes the rest of the body in.
+func (b *originBody) fallBehind() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.lent || b.late != nil {
+		return // it came back at the last moment
+	}
+	b.late = newBacklog(b.spools.New())
+	go b.late.fill(b.body, b.release)
+}
+
+// release gives the place at the origin back.
+func (b *originBody) release() {
+	b.mu.Lock()
+	done := b.done
+	b.done = nil
+	b.mu.Unlock()
+	if done != nil {
+		done()
+	}
+}
+
+// Ready implements eager.
+func (b *originBody) Ready() bool {
+	e, ok := b.body.(eager)
+	return ok && e.Ready()
+}
+
+// Announced implements trailed.
+func (b *originBody) Announced() string { return b.res.Announced }
+
+// Trailer implements trailed.
+func (b *originBody) Trailer() field.List {
+	if b.res.Trailer == nil {
+		return nil // it came through a flight, which keeps none
+	}
+	return b.res.Trailer()
+}
+
+// Close implements source.
+func (b *originBody) Close() {
+	if late := b.returned(); late != nil {
+		late.stop()
+		b.release() // ends its read
+		late.close()
+	}
+	b.body.Close() // what is left of the message is not wanted
+	b.release()
+	if b.buf != nil {
+		pieces.Put(b.buf)
+		b.buf = nil
+	}
+}
+
+// backlog is the rest of an answer that a client did not take as fast as it
+// came. One goroutine fills it, another empties it.
+type backlog struct {
+	ended chan struct{} // closed when fill has returned
+
+	mu      sync.Mutex // guards what follows
+	moved   sync.Cond  // something below has changed
+	spool   *spool.Spool
+	at      int64  // how far the client is in the spool
+	direct  []byte // instead of it, where that has no room: what follows, lent by fill
+	end     error  // how the body ended, behind all this
+	stopped bool   // the client is gone
+}
+
+func newBacklog(sp *spool.Spool) *backlog {
+	l := &backlog{spool: sp, ended: make(chan struct{})}
+	l.moved.L = &l.mu
+	return l
+}
+
+// fill takes body in to its end, at which it calls release.
+func (l *backlog) fill(body io.Reader, release func()) {
+	defer close(l.ended)
+	buf := pieces.Get().(*[]byte)
+	defer pieces.Put(buf)
+	for {
+		n, err := body.Read(*buf)
+		if n > 0 && !l.add((*buf)[:n]) {
+			return
+		}
+		if err != nil {
+			release()
+			l.mu.Lock()
+			l.end = err
+			l.moved.Broadcast()
+			l.mu.Unlock()
+			return
+		}
+	}
+}
+
+// add takes p in, once there is room for it. It returns false when the client
+// is gone.
+func (l *backlog) add(p []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.stopped && l.spool.Size() >= backlogBytesMax {
+		l.moved.Wait()
+	}
+	if _, err := l.spool.Write(p); err == nil {
+		l.moved.Broadcast()
+		return !l.stopped
+	}
+	l.direct = p // no room: the client paces the origin
+	l.moved.Broadcast()
+	for !l.stopped && len(l.direct) > 0 {
+		l.moved.Wait()
+	}
+	return !l.stopped
+}
+
+// next returns what follows, in buf, waiting until there is something.
+func (l *backlog) next(buf []byte) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		switch {
+		case l.at < l.spool.Size():
+			n, err := l.spool.ReadAt(buf, l.at)
+			if n == 0 {
+				return nil, cutShort(err)
+			}
+			if l.at += int64(n); l.at == l.spool.Size() {
+				l.spool.Reset()
+				l.at = 0
+				l.moved.Broadcast()
+			}
+			return buf[:n], nil
+		case len(l.direct) > 0:
+			n := copy(buf, l.direct)
+			l.direct = l.direct[n:]
+			l.moved.Broadcast()
+			return buf[:n], nil
+		case l.end != nil:
+			return nil, l.end
+		}
+		l.moved.Wait()
+	}
+}
+
+// stop says that the client is gone.
+func (l *backlog) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	l.moved.Broadcast()
+	l.mu.Unlock()
+}
+
+// close waits for fill, which was stopped, and lets everything go.
+func (l *backlog) close() {
+	<-l.ended
+	l.spool.Close()
+}

@@ -1,0 +1,243 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+)
+
+// Options say how much may wait, and where. Zero values mean the documented
+// defaults.
+type Options struct {
+	Dir      string // for files; default the system's directory for temporary ones
+	Bytes    int64  // of all files; default 4 GiB
+	Memory   int64  // of all spools; default 16 MiB
+	KeepFree int64  // left to others on the file system of Dir; default 256 MiB
+}
+
+const (
+	// eachMemoryMax is what one spool holds in memory: a form or a check-in
+	// never sees the disk.
+	eachMemoryMax = 64 << 10
+	memoryMin     = 4 << 10
+	// Room on disk is taken in steps, so that free space is looked for once a
+	// MiB.
+	roomStep = 1 << 20
+	// sharesOfDisk is what part of the disk one spool may have at most.
+	sharesOfDisk = 4
+)
+
+// ErrFull says that there is no room now.
+var ErrFull = errors.New("the spool is full")
+
+// ErrTooLarge says that a content is larger than one may ever be.
+var ErrTooLarge = errors.New("the content is larger than the spool takes")
+
+// A Store hands out spools. Its methods may be called by anybody.
+type Store struct {
+	o Options
+
+	open, memory, disk             atomic.Int64
+	files, written, full, failures atomic.Int64
+	why                            atomic.Pointer[string]
+}
+
+// Stats are what a store holds now, and counts since it was opened.
+type Stats struct {
+	Open     int64 // spools
+	Memory   int64 // bytes
+	Disk     int64 // bytes
+	Files    int64 // begun
+	Written  int64 // bytes, to files
+	Full     int64 // times that there was no room
+	Failures int64 // times that the disk refused
+	Why      string
+}
+
+// Open makes the directory if need be, and tries it.
+func Open(o Options) (*Store, error) {
+	if o.Dir == "" {
+		o.Dir = os.TempDir()
+	}
+	setDefault(&o.Bytes, 4<<30)
+	setDefault(&o.Memory, 16<<20)
+	setDefault(&o.KeepFree, 256<<20)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the spool's directory: %w", err)
+	}
+	f, err := nameless(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("trying the spool's directory: %w", err)
+	}
+	return &Store{o: o}, f.Close()
+}
+
+func setDefault(v *int64, to int64) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+// nameless opens a file that is gone with its descriptor.
+func nameless(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "firstbell-spool-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Max is how large a content may be.
+func (s *Store) Max() int64 { return eachMemoryMax + s.o.Bytes/sharesOfDisk }
+
+// Stats returns how it is now.
+func (s *Store) Stats() Stats {
+	st := Stats{
+		Open: s.open.Load(), Memory: s.memory.Load(), Disk: s.disk.Load(),
+		Files: s.files.Load(), Written: s.written.Load(), Full: s.full.Load(), Failures: s.failures.Load(),
+	}
+	if why := s.why.Load(); why != nil {
+		st.Why = *why
+	}
+	return st
+}
+
+// New returns an empty spool, which must be closed.
+func (s *Store) New() *Spool {
+	s.open.Add(1)
+	return &Spool{s: s}
+}
+
+// A Spool takes in a content and gives it out again.
+type Spool struct {
+	s      *Store
+	memory []byte   // the beginning
+	file   *os.File // what follows; nil while memory holds all
+	onDisk int64    // bytes in file
+	room   int64    // of the store's disk, taken for file
+	closed bool
+}
+
+// Size is how much was written.
+func (sp *Spool) Size() int64 { return int64(len(sp.memory)) + sp.onDisk }
+
+// Write takes in all of p, or none of it: with ErrFull, ErrTooLarge, or what
+// the disk said.
+func (sp *Spool) Write(p []byte) (int, error) {
+	if sp.file == nil && sp.remember(p) {
+		return len(p), nil
+	}
+	if sp.Size()+int64(len(p)) > sp.s.Max() {
+		return 0, ErrTooLarge
+	}
+	if err := sp.makeRoom(int64(len(p))); err != nil {
+		return 0, err
+	}
+	if sp.file == nil {
+		f, err := nameless(sp.s.o.Dir)
+		if err != nil {
+			return 0, sp.s.failed(err)
+		}
+		sp.file = f
+		sp.s.files.Add(1)
+	}
+	if _, err := sp.file.WriteAt(p, sp.onDisk); err != nil {
+		return 0, sp.s.failed(err)
+	}
+	sp.onDisk += int64(len(p))
+	sp.s.written.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// remember keeps p in memory where there is room for it. Memory grows with
+// what has come, not with what was announced.
+func (sp *Spool) remember(p []byte) bool {
+	need := len(sp.memory) + len(p)
+	if need > eachMemoryMax {
+		return false
+	}
+	if have := cap(sp.memory); need > have {
+		grown := max(memoryMin, have)
+		for grown < need {
+			grown *= 2
+		}
+		more := int64(grown - have)
+		if sp.s.memory.Add(more) > sp.s.o.Memory {
+			sp.s.memory.Add(-more)
+			return false
+		}
+		sp.memory = append(make([]byte, 0, grown), sp.memory...)
+	}
+	sp.memory = append(sp.memory, p...)
+	return true
+}
+
+// makeRoom takes room for n bytes more in the file.
+func (sp *Spool) makeRoom(n int64) error {
+	s := sp.s
+	for sp.onDisk+n > sp.room {
+		if s.disk.Add(roomStep) > s.o.Bytes || freeBytes(s.o.Dir) < s.o.KeepFree+roomStep {
+			s.disk.Add(-roomStep)
+			s.full.Add(1)
+			return ErrFull
+		}
+		sp.room += roomStep
+	}
+	return nil
+}
+
+func (s *Store) failed(err error) error {
+	s.failures.Add(1)
+	why := err.Error()
+	s.why.Store(&why)
+	return fmt.Errorf("spooling a content: %w", err)
+}
+
+// ReadAt implements io.ReaderAt for what was written.
+func (sp *Spool) ReadAt(p []byte, at int64) (n int, err error) {
+	if at < int64(len(sp.memory)) {
+		n = copy(p, sp.memory[at:])
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	rest := p[n:]
+	begin := at + int64(n) - int64(len(sp.memory))
+	if left := sp.onDisk - begin; left < int64(len(rest)) {
+		rest, err = rest[:max(0, left)], io.EOF
+	}
+	if len(rest) == 0 {
+		return n, err
+	}
+	more, rerr := sp.file.ReadAt(rest, begin)
+	if rerr != nil {
+		err = sp.s.failed(rerr)
+	}
+	return n + more, err
+}
+
+// Reader reads all that was written, from the beginning.
+func (sp *Spool) Reader() io.Reader { return io.NewSectionReader(sp, 0, sp.Size()) }
+
+// Reset forgets what was written. The room stays its own.
+func (sp *Spool) Reset() { sp.memory, sp.onDisk = sp.memory[:0], 0 }
+
+// Close gives everything back. Later calls do nothing.
+func (sp *Spool) Close() {
+	if sp.closed {
+		return
+	}
+	sp.closed = true
+	sp.s.memory.Add(-int64(cap(sp.memory)))
+	sp.memory = nil
+	if sp.file != nil {
+		_ = sp.file.Close() // nobody reads it again
+	}
+	sp.s.disk.Add(-sp.room)
+	sp.s.open.Add(-1)
+}

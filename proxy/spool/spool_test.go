@@ -1,0 +1,177 @@
+package spool
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"testing"
+)
+
+func open(t *testing.T, o Options) *Store {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func content(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8)
+	}
+	return b
+}
+
+// fill writes b in pieces.
+func fill(sp *Spool, b []byte, piece int) error {
+	for len(b) > 0 {
+		n, err := sp.Write(b[:min(piece, len(b))])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func TestWhatWasWrittenIsReadAgain(t *testing.T) {
+	s := open(t, Options{})
+	for _, size := range []int{0, 1, memoryMin, eachMemoryMax, eachMemoryMax + 1, 3 << 20} {
+		for _, piece := range []int{777, 32 << 10} {
+			sp, want := s.New(), content(size)
+			if err := fill(sp, want, piece); err != nil {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
+			got, err := io.ReadAll(sp.Reader())
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes in pieces of %d: got %d bytes, %v", size, piece, len(got), err)
+			}
+			if size > 100 {
+				at := int64(size - 50)
+				tail := make([]byte, 100)
+				if n, err := sp.ReadAt(tail, at); n != 50 || err != io.EOF || !bytes.Equal(tail[:n], want[at:]) {
+					t.Errorf("%d bytes: the tail: got %d, %v", size, n, err)
+				}
+			}
+			sp.Reset()
+			if err := fill(sp, want[:size/2], piece); err != nil || sp.Size() != int64(size/2) {
+				t.Errorf("behind Reset: got %d bytes, %v", sp.Size(), err)
+			}
+			sp.Close()
+			sp.Close()
+		}
+	}
+	if st := s.Stats(); st.Open != 0 || st.Memory != 0 || st.Disk != 0 || st.Files == 0 {
+		t.Errorf("got %+v, want everything given back", st)
+	}
+}
+
+func TestASmallContentNeverSeesTheDisk(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New()
+	defer sp.Close()
+	if err := fill(sp, content(eachMemoryMax), 100); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Files != 0 || st.Memory != eachMemoryMax {
+		t.Errorf("got %+v, want no file and 64 KiB", st)
+	}
+}
+
+func TestMemoryGrowsWithWhatCame(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New()
+	defer sp.Close()
+	if _, err := sp.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Memory > memoryMin {
+		t.Errorf("got %d bytes for one, want at most %d", st.Memory, memoryMin)
+	}
+}
+
+func TestAllTogetherStayWithinMemoryAndDisk(t *testing.T) {
+	s := open(t, Options{Memory: 100 << 10, Bytes: 8 << 20})
+	var open []*Spool
+	var err error
+	for range 100 {
+		sp := s.New()
+		open = append(open, sp)
+		if err = fill(sp, content(1<<20), 32<<10); err != nil {
+			break
+		}
+		if st := s.Stats(); st.Memory > 100<<10 || st.Disk > 8<<20 {
+			t.Fatalf("got %+v, more than was given", st)
+		}
+	}
+	if !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want %v", err, ErrFull)
+	}
+	if n := len(open); n < 5 || n > 10 {
+		t.Errorf("got %d contents of 1 MiB into 8 MiB", n)
+	}
+	open[0].Close()
+	sp := s.New()
+	if err := fill(sp, content(1<<20), 32<<10); err != nil {
+		t.Errorf("where one had left: %v", err)
+	}
+	for _, sp := range append(open, sp) {
+		sp.Close()
+	}
+	if st := s.Stats(); st.Memory != 0 || st.Disk != 0 || st.Full == 0 {
+		t.Errorf("got %+v, want all given back and a refusal counted", st)
+	}
+}
+
+func TestOneTakesNoMoreThanItsShare(t *testing.T) {
+	s := open(t, Options{Bytes: 8 << 20})
+	sp := s.New()
+	defer sp.Close()
+	if err := fill(sp, content(4<<20), 32<<10); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("got %v, want %v", err, ErrTooLarge)
+	}
+	if sp.Size() > s.Max() || sp.Size() < s.Max()-32<<10 {
+		t.Errorf("got %d bytes in, of at most %d", sp.Size(), s.Max())
+	}
+}
+
+func TestTheDiskIsLeftToOthers(t *testing.T) {
+	s := open(t, Options{KeepFree: 1 << 60})
+	sp := s.New()
+	defer sp.Close()
+	if err := fill(sp, content(1<<20), 32<<10); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want %v", err, ErrFull)
+	}
+	if got, err := io.ReadAll(sp.Reader()); err != nil || !bytes.Equal(got, content(1 << 20)[:len(got)]) {
+		t.Errorf("what came before: got %d bytes, %v", len(got), err)
+	}
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	sp := s.New()
+	defer sp.Close()
+	if err := fill(sp, content(1<<20), 32<<10); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		t.Errorf("got %v, %v; want files without names", names, err)
+	}
+}
+
+func TestADirectoryThatCannotBeUsedIsSaidAtOnce(t *testing.T) {
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Options{Dir: file + "/spool"}); err == nil {
+		t.Error("want an error")
+	}
+}
