@@ -256,14 +256,15 @@ func (b *Body) holdsUpLocked() bool {
 
 func (b *Body) behindLocked(r *Reader) bool { return b.size-r.pos > b.limits.Window/2 }
 
-// dropLocked lets go of chunks that every reader has passed and returns where
-// the slowest reader is: in the first chunk that is left.
+// dropLocked lets go of chunks that every reader has passed, as far as more than
+// the window is held: who comes while the beginning is there still joins. It
+// returns where the slowest reader is.
 func (b *Body) dropLocked() (slowest int64) {
 	slowest = b.size
 	for r := range b.readers {
 		slowest = min(slowest, r.pos)
 	}
-	for len(b.chunks) > 1 && b.base+int64(len(b.chunks[0])) <= slowest {
+	for len(b.chunks) > 1 && b.base+int64(len(b.chunks[0])) <= slowest && b.size-b.base > b.limits.Window {
 		b.base += int64(len(b.chunks[0]))
 		b.chunks[0] = nil
 		b.chunks = b.chunks[1:]

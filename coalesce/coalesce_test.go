@@ -229,6 +229,36 @@ func TestALargeBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 	})
 }
 
+// A body that is too large to be kept can be joined while its beginning lies in
+// the window, however fast those who came before read it.
+func TestWhoComesWithinTheWindowJoins(t *testing.T) {
+	l := Limits{Keep: 64 << 10, Window: 1 << 20, Patience: 5 * time.Second}
+	b := NewBody(-1, l)
+	first := reader(t, b)
+	fill := func(n int) {
+		for ; n > 0; n-- {
+			p := make([]byte, chunkBytesMin)
+			b.commit(p)
+			if err := b.pace(p); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := first.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(int(l.Window / chunkBytesMin))
+	if late, err := b.NewReader(); err != nil {
+		t.Errorf("with all of %d bytes in the window: %v", b.Size(), err)
+	} else {
+		late.Close()
+	}
+	fill(2)
+	if _, err := b.NewReader(); err != ErrTooLate {
+		t.Errorf("beyond the window: %v, want ErrTooLate", err)
+	}
+}
+
 func TestABodyIsKeptNoFurtherThanAllowed(t *testing.T) {
 	var asked []int64
 	b := NewBody(-1, Limits{Keep: 64 << 20, Window: 1 << 20, Patience: time.Second, Allow: func(n int64) bool {
