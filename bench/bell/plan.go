@@ -88,6 +88,26 @@ func (m *Morning) plan(seed uint64, i int, segmentsMax int) plan {
 	return p
 }
 
+// An Intent is what one student means to do; offsets count from Morning.First.
+type Intent struct {
+	Comes    bool
+	Arrive   time.Duration // opens the lesson list
+	Press    time.Duration // checks in
+	Again    time.Duration // checks in once more; 0: does not
+	Segments int           // media segments watched
+}
+
+// Intent is what student i of a morning means to do: what a player with this
+// seed does where everything answers at once. It depends on nothing else.
+func (m *Morning) Intent(seed uint64, i, segmentsMax int) Intent {
+	p := m.plan(seed, i, segmentsMax)
+	it := Intent{Comes: p.comes, Arrive: p.arrive, Press: p.press, Segments: p.segments}
+	if p.how != once {
+		it.Again = p.second
+	}
+	return it
+}
+
 // promptPress draws a moment bunched at the bell: it climbs steeply, peaks just
 // before, and has a tail after it (a log-normal running backwards would fall too
 // late; a normal with a log-normal tail is what check-in logs look like).

@@ -140,6 +140,13 @@ func (t *tally) add(o tally) {
 	}
 }
 
+// because remembers the first failure's reason.
+func (t *tally) because(err error) {
+	if t.why == nil {
+		t.why = err
+	}
+}
+
 // bad says what was not as it should be; nil if nothing.
 func (t *tally) bad() error {
 	switch {
@@ -171,7 +178,7 @@ func (c *crowd) burst(next requester, want int, enough func(sent int) bool) tall
 		sent++
 		if err := c.send(i, next); err != nil {
 			t.failed++
-			t.why = errors.Join(t.why, err)
+			t.because(err)
 			return
 		}
 		out++
@@ -180,7 +187,7 @@ func (c *crowd) burst(next requester, want int, enough func(sent int) bool) tall
 		if c.lines[i].fd < 0 {
 			if err := c.connect(i); err != nil {
 				t.failed++
-				t.why = err
+				t.because(err)
 				continue
 			}
 		}
@@ -214,13 +221,13 @@ func (c *crowd) burst(next requester, want int, enough func(sent int) bool) tall
 				if err != nil {
 					out--
 					t.failed++
-					t.why = errors.Join(t.why, err)
+					t.because(err)
 				}
 				continue
 			case err != nil:
 				out--
 				t.failed++
-				t.why = errors.Join(t.why, err)
+				t.because(err)
 				c.drop(i)
 			case done:
 				out--

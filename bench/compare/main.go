@@ -34,6 +34,8 @@ type options struct {
 	binary  string
 	json    string
 	far     bool
+	scale   bool
+	costs   string
 }
 
 func main() {
@@ -59,6 +61,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.binary, "firstbell", "", "the firstbell to measure (default: built from this module)")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, too")
 	flags.BoolVar(&o.far, "guard", false, "exit 1 where firstbell costs far more than a bare fasthttp answer in this run")
+	flags.BoolVar(&o.scale, "scale", false, "instead of comparing, measure how firstbell's costs grow with keys, schools, routes, connections and students")
+	flags.StringVar(&o.costs, "costs", "", "with -scale: write the costs that bench/plan calculates with to this file")
 	serve := flags.String("serve", "", "start this peer alone, as it is configured here, until interrupted; with -listen and -origin")
 	listen := flags.String("listen", "127.0.0.1:18081", "with -serve: where it listens")
 	origin := flags.String("origin", "127.0.0.1:18080", "with -serve: the origin it stands before")
@@ -190,6 +194,9 @@ func measure(ctx context.Context, o *options, stdout io.Writer) error {
 			s.stop()
 		}
 	}()
+	if a.scale {
+		return a.measureScale(ctx, stdout)
+	}
 	if err := a.startAll(ctx); err != nil {
 		return err
 	}
@@ -253,12 +260,13 @@ func (a *arena) startOne(ctx context.Context, p *peer, program, dir string) (*se
 
 // newSite makes the directory, and finds the addresses.
 func newSite(dir, origin string, tls bool) (*site, error) {
-	s := &site{Dir: dir, Origin: origin, Root: os.Geteuid() == 0, Cert: dir + "/cert.pem", Key: dir + "/key.pem", Pem: dir + "/both.pem"}
+	s := &site{Dir: dir, Origin: origin, Root: os.Geteuid() == 0, Memory: "256MiB", Cert: dir + "/cert.pem", Key: dir + "/key.pem", Pem: dir + "/both.pem"}
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return nil, err
 	}
-	// HAProxy wants two and a half files for every connection.
+	// HAProxy wants two and a half files for every connection, and who measures
+	// many connections must be able to open as many.
 	s.Files = int(min(files.Max, 1<<20))
 	s.Connections = min(20_000, s.Files*2/5-100)
 	var err error

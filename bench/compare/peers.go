@@ -139,11 +139,13 @@ type site struct {
 	Ops         string // firstbell's
 	Origin      string
 	Cert, Key   string
-	Pem         string // both in one file
-	Postgres    string // firstbell's store; empty: SQLite
-	Root        bool   // this process is root: some programs would become another user
-	Connections int    // at most so many
-	Files       int    // open files
+	Pem         string   // both in one file
+	Postgres    string   // firstbell's store; empty: SQLite
+	Memory      string   // of firstbell's cache
+	Hosts       []string // that firstbell has a route of their own for
+	Root        bool     // this process is root: some programs would become another user
+	Connections int      // at most so many
+	Files       int      // open files
 }
 
 // hostOf and portOf take addresses apart for the templates.

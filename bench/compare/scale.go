@@ -1,0 +1,422 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A point is what something costs firstbell at one size.
+type point struct {
+	what   string
+	at     int
+	micros float64 // CPU for a request
+	memory int64   // bytes of all its processes, then
+}
+
+// planCosts are what bench/plan calculates with; its model.go says what each is.
+type planCosts struct {
+	Measured     string  `json:"measured"`
+	HitUS        float64 `json:"hit_us"`
+	HitKiBUS     float64 `json:"hit_kib_us"`
+	PassUS       float64 `json:"pass_us"`
+	CheckInUS    float64 `json:"check_in_us"`
+	DeliverUS    float64 `json:"deliver_us"`
+	ConnectUS    float64 `json:"connect_us"`
+	ConnKiB      float64 `json:"connection_kib"`
+	KeyKiB       float64 `json:"stored_key_kib"`
+	RollBytes    float64 `json:"roll_bytes"`
+	JournalBytes float64 `json:"journal_bytes"`
+	StoreBytes   float64 `json:"store_bytes"`
+	BaseMiB      float64 `json:"base_mib"`
+}
+
+// A scaler measures firstbell alone, at growing sizes.
+type scaler struct {
+	*arena
+	points []point
+	costs  planCosts
+}
+
+// measureScale prints the table, and writes the costs where a file is named.
+func (a *arena) measureScale(ctx context.Context, stdout io.Writer) error {
+	s := &scaler{arena: a}
+	for _, step := range []func(context.Context) error{s.basics, s.keys, s.schools, s.routes, s.connections, s.students} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "%d points\n", len(s.points))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured on %s by `go run ./bench/compare -scale` (%s), firstbell alone on one CPU.\n\n| what | at | CPU us for a request | memory MiB |\n|---|---|---|---|\n", time.Now().UTC().Format("2006-01-02"), machine())
+	for _, p := range s.points {
+		fmt.Fprintf(&b, "| %s | %d | %s | %d |\n", p.what, p.at, figure(p.micros), p.memory>>20)
+	}
+	if _, err := io.WriteString(stdout, b.String()); err != nil {
+		return err
+	}
+	s.costs.Measured = time.Now().UTC().Format("2006-01-02") + " on " + machine()
+	out, err := json.MarshalIndent(s.costs, "", "  ")
+	if err != nil || a.options.costs == "" {
+		return err
+	}
+	return os.WriteFile(a.options.costs, append(out, '\n'), 0o644)
+}
+
+// begin starts a firstbell of its own, with TLS where this one can.
+func (s *scaler) begin(ctx context.Context, name string, change func(*site)) (*server, error) {
+	at, err := newSite(filepath.Join(s.dir, name), s.origin.addr, takesTLS(ctx, s.binary))
+	if err != nil {
+		return nil, err
+	}
+	if change != nil {
+		change(at)
+	}
+	return peers[0].start(ctx, s.halves, s.binary, at)
+}
+
+// numberedBy puts another number below n into a request each time, at random or
+// one after the other.
+func numberedBy(request string, n int, random bool) requester {
+	before, after, _ := strings.Cut(request, "{}")
+	rnd, next := rand.New(rand.NewPCG(1, uint64(n))), 0
+	return func(buf []byte) []byte {
+		i := next % n
+		next++
+		if random {
+			i = rnd.IntN(n)
+		}
+		return append(fmt.Appendf(append(buf, before...), "%0*d", numberDigits, i), after...)
+	}
+}
+
+// cost is the median of five bursts, in microseconds of CPU for a request.
+func (s *scaler) cost(server *server, conns int, next requester) (float64, error) {
+	c, err := newCrowd(server.site.Listen, conns)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	t := c.burst(next, 200, func(sent int) bool { return sent >= 2*conns })
+	var all []float64
+	for range 5 {
+		if err := t.bad(); err != nil {
+			return 0, err
+		}
+		before, err := server.usage()
+		if err != nil {
+			return 0, err
+		}
+		end := time.Now().Add(s.burst)
+		t = c.burst(next, 200, func(int) bool { return !time.Now().Before(end) })
+		after, err := server.usage()
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, float64(after.since(before).cpu.Nanoseconds())/1e3/float64(max(t.answers, 1)))
+	}
+	return spreadOf(all).Median, t.bad()
+}
+
+// fill asks for each of n numbers once.
+func (s *scaler) fill(server *server, request string, n int) error {
+	c, err := newCrowd(server.site.Listen, 64)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	next, sent := numberedBy(request, n, false), 0
+	// A burst has a bound in time: large fills are several.
+	for sent < n {
+		part := min(20_000, n-sent)
+		t := c.burst(next, 200, func(out int) bool { return out >= part })
+		if err := t.bad(); err != nil {
+			return fmt.Errorf("storing %d responses: %w", n, err)
+		}
+		sent += part
+	}
+	return nil
+}
+
+// measureAt adds a point.
+func (s *scaler) measureAt(server *server, what string, at, conns int, next requester) error {
+	us, err := s.cost(server, conns, next)
+	if err != nil {
+		return fmt.Errorf("%s %d: %w", what, at, err)
+	}
+	s.points = append(s.points, point{what, at, us, server.memory()})
+	return nil
+}
+
+func (s *scaler) basics(ctx context.Context) error {
+	server, err := s.begin(ctx, "basics", nil)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	s.costs.BaseMiB = float64(server.memory()) / (1 << 20)
+	for _, p := range []struct {
+		what string
+		talk string
+		to   *float64
+	}{
+		{"bytes of a hit", get("/media/1024"), &s.costs.HitUS},
+		{"bytes of a hit", get("/media/1048576"), &s.costs.HitKiBUS},
+		{"bytes of a page passed on", get("/page/me"), &s.costs.PassUS},
+	} {
+		at := 1024
+		if strings.Contains(p.talk, "1048576") {
+			at = 1 << 20
+		}
+		if _, err := settled(ctx, server.site.Listen, []byte(p.talk)); err != nil {
+			return err
+		}
+		if err := s.measureAt(server, p.what, at, 64, always([]byte(p.talk))); err != nil {
+			return err
+		}
+		*p.to = s.points[len(s.points)-1].micros
+	}
+	s.costs.HitKiBUS = max(0, s.costs.HitKiBUS-s.costs.HitUS) / 1023
+	return s.handshakes(ctx, server)
+}
+
+// handshakes measures new connections, with TLS where there is some.
+func (s *scaler) handshakes(ctx context.Context, server *server) error {
+	before, err := server.usage()
+	if err != nil {
+		return err
+	}
+	const n = 300
+	done, err := connectOften(ctx, server, n, false)
+	if err != nil {
+		return err
+	}
+	after, err := server.usage()
+	if err != nil {
+		return err
+	}
+	s.costs.ConnectUS = max(0, float64(after.since(before).cpu.Nanoseconds())/1e3/float64(done)-s.costs.HitUS)
+	what := "new connections, full TLS handshake"
+	if server.site.TLS == "" {
+		what = "new connections, without TLS"
+	}
+	s.points = append(s.points, point{what, n, s.costs.ConnectUS, server.memory()})
+	return nil
+}
+
+func (s *scaler) keys(ctx context.Context) error {
+	sizes := []int{1000, 10_000, 100_000, 1_000_000}
+	if s.quick {
+		sizes = sizes[:3]
+	}
+	server, err := s.begin(ctx, "keys", func(at *site) { at.Memory = "4GiB" })
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	first := server.memory()
+	for _, n := range sizes {
+		if err := s.fill(server, get("/many/{}"), n); err != nil {
+			return err
+		}
+		if err := s.measureAt(server, "stored keys", n, 64, numberedBy(get("/many/{}"), n, true)); err != nil {
+			return err
+		}
+		s.costs.KeyKiB = max(0, float64(server.memory()-first)/1024/float64(n)-1) // each has 1 KiB of content
+	}
+	return nil
+}
+
+func (s *scaler) schools(ctx context.Context) error {
+	server, err := s.begin(ctx, "schools", nil)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	request := strings.ReplaceAll(get("/media/1024"), "Host: "+host, "Host: s{}.school.example")
+	for _, n := range []int{10, 100, 1000, 10_000} {
+		if err := s.fill(server, request, n); err != nil {
+			return err
+		}
+		if err := s.measureAt(server, "schools (hosts)", n, 64, numberedBy(request, n, true)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scaler) routes(ctx context.Context) error {
+	for _, n := range []int{1, 100, 10_000} {
+		server, err := s.begin(ctx, fmt.Sprintf("routes%d", n), func(at *site) {
+			for i := range n {
+				at.Hosts = append(at.Hosts, fmt.Sprintf("r%0*d.school.example", numberDigits, i))
+			}
+		})
+		if err != nil {
+			return err
+		}
+		request := strings.ReplaceAll(get("/media/1024"), "Host: "+host, "Host: r{}.school.example")
+		err = s.fill(server, request, n)
+		if err == nil {
+			err = s.measureAt(server, "routes", n, 64, numberedBy(request, n, true))
+		}
+		server.stop()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scaler) connections(ctx context.Context) error {
+	server, err := s.begin(ctx, "connections", func(at *site) { at.Connections = at.Files - 2000 })
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	first := server.memory()
+	for _, n := range []int{100, 1000, 5000, min(15_000, server.site.Connections)} {
+		if err := s.measureAt(server, "connections", n, n, always([]byte(get("/media/1024")))); err != nil {
+			return err
+		}
+	}
+	c, err := newCrowd(server.site.Listen, 5000)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if t := c.burst(always([]byte(get("/media/1024"))), 200, func(sent int) bool { return sent >= 5000 }); t.bad() != nil {
+		return t.bad()
+	}
+	time.Sleep(quiet)
+	s.costs.ConnKiB = max(0, float64(server.memory()-first)/5000/1024)
+	return nil
+}
+
+func (s *scaler) students(ctx context.Context) error {
+	server, err := s.begin(ctx, "students", nil)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	first := server.memory()
+	release, err := lockStore(server.site.Dir)()
+	if err != nil {
+		return err
+	}
+	d := duel{talk: []string{checkIn}}
+	total := 0
+	for _, n := range []int{10_000, 100_000, 300_000} {
+		c, err := newCrowd(server.site.Listen, 1000)
+		if err != nil {
+			release()
+			return err
+		}
+		next := d.requester()
+		var last tally
+		before, _ := server.usage()
+		sent := 0
+		for total < n && err == nil {
+			part := min(50_000, n-total)
+			last = c.burst(next, 200, func(out int) bool { return out >= part })
+			err = last.bad()
+			total, sent = total+last.answers, sent+last.answers
+		}
+		c.close()
+		after, uerr := server.usage()
+		if err != nil || uerr != nil {
+			release()
+			return fmt.Errorf("%d check-ins: %w", n, firstOf(err, uerr))
+		}
+		s.costs.CheckInUS = float64(after.since(before).cpu.Nanoseconds()) / 1e3 / float64(sent)
+		s.points = append(s.points, point{"students checked in, 1,000 connections", n, s.costs.CheckInUS, server.memory()})
+	}
+	s.costs.RollBytes = max(0, float64(server.memory()-first)/float64(total))
+	s.costs.JournalBytes = float64(sizeOf(server.site.Dir+"/journal")) / float64(total)
+	release()
+	return s.delivery(ctx, server, total)
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// delivery waits until all check-ins are in the store and counts what it cost.
+func (s *scaler) delivery(ctx context.Context, server *server, total int) error {
+	before, err := server.usage()
+	if err != nil {
+		return err
+	}
+	if err := delivered(ctx, server); err != nil {
+		return err
+	}
+	after, err := server.usage()
+	if err != nil {
+		return err
+	}
+	s.costs.DeliverUS = float64(after.since(before).cpu.Nanoseconds()) / 1e3 / float64(total)
+	s.costs.StoreBytes = float64(sizeOf(server.site.Dir+"/attendance.db")+sizeOf(server.site.Dir+"/attendance.db-wal")) / float64(total)
+	s.points = append(s.points, point{"check-ins carried into SQLite", total, s.costs.DeliverUS, server.memory()})
+	return nil
+}
+
+// delivered waits until firstbell's store has what its journal has.
+func delivered(ctx context.Context, server *server) error {
+	var st struct {
+		Attendance struct {
+			Journal struct{ Next uint64 }
+			Store   struct {
+				Delivery struct{ Next uint64 }
+			}
+		}
+	}
+	for range 600 {
+		res, err := http.Get("http://" + server.site.Ops + "/status")
+		if err != nil {
+			return err
+		}
+		err = json.NewDecoder(res.Body).Decode(&st)
+		res.Body.Close()
+		if err != nil {
+			return fmt.Errorf("reading firstbell's status: %w", err)
+		}
+		if st.Attendance.Store.Delivery.Next == st.Attendance.Journal.Next {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("after a minute the store has %d of %d records", st.Attendance.Store.Delivery.Next, st.Attendance.Journal.Next)
+}
+
+// sizeOf is the bytes of a file, or of all files below a directory, as they are
+// on disk.
+func sizeOf(path string) (sum int64) {
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil {
+				sum += info.Size()
+			}
+		}
+		return nil
+	})
+	return sum
+}
