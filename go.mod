@@ -6,6 +6,7 @@ go 1.26.0
 replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.1
 
 require (
+	github.com/fatih/color v1.19.0 // tests: what h2spec prints with
 	github.com/go-jose/go-jose/v4 v4.1.8 // tests: tokens and key sets that another library wrote
 	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt
 	github.com/golang-jwt/jwt/v5 v5.3.1 // who is asking: signed tokens
@@ -14,11 +15,12 @@ require (
 	github.com/maypok86/otter/v2 v2.4.0 // tests: what hit ratios are compared with
 	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
 	github.com/prometheus/client_golang v1.25.0 // /metrics
+	github.com/summerwind/h2spec v2.2.1+incompatible // tests: conformance of HTTP/2; the newest that the Go module proxy has
 	github.com/valyala/fasthttp v1.77.0 // tests: connections in memory; benchmarks: the bare server to measure beside
 	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed
 	github.com/zeebo/xxh3 v1.1.0 // digests of what is cached on disk: 128 bits at memory speed
 	go.uber.org/goleak v1.3.0 // tests: nothing is left running
-	golang.org/x/net v0.61.0 // idna: host names in the file
+	golang.org/x/net v0.61.0 // idna: host names in the file; hpack: HTTP/2's header compression
 	golang.org/x/sys v0.49.0 // flock, fallocate, clock state
 	golang.org/x/term v0.47.0 // the demo's progress on a terminal
 	modernc.org/sqlite v1.60.1 // the embedded store, without cgo; v1.60.1 as later ones break go mod tidy here
@@ -36,6 +38,7 @@ require (
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
+	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect

@@ -374,7 +374,7 @@ func TestMixedUseByManyAtOnce(t *testing.T) {
 						t.Errorf("asked for %s, got %s", key, f.Stored.Fields.Get("X-Key"))
 					}
 					if f.Stored != nil && rnd.IntN(4) == 0 {
-						f.Stored.SetPrepared([]byte(key))
+						f.Stored.SetPrepared(FormLines, []byte(key))
 						c.Freshen(f.Stored, r, &Policy{}, field.List{{Name: "X-Key", Value: key}}, nine, nine)
 					}
 				}
@@ -495,7 +495,8 @@ func fetched(c *Cache, key string, body int) *Stored {
 	}
 	res := field.Copy(read, nil)
 	s := c.NewStored(r, Judge(r, &Policy{}, 200, res, nine, nine), 200, res, make([]byte, body), nine, nine)
-	s.SetPrepared(make([]byte, 350))
+	s.SetPrepared(FormLines, make([]byte, 350))
+	s.SetPrepared(FormHPACK, make([]byte, 350))
 	return s
 }
 

@@ -292,12 +292,12 @@ func TestAgesNeverOverflow(t *testing.T) {
 
 func TestPreparedLivesWithTheStoredResponse(t *testing.T) {
 	s := &Stored{}
-	if got := s.Prepared(); got != nil {
+	if got := s.Prepared(FormLines); got != nil {
 		t.Errorf("Prepared = %q before SetPrepared, want nil", got)
 	}
-	s.SetPrepared([]byte("one"))
-	s.SetPrepared([]byte("two"))
-	if got := s.Prepared(); string(got) != "two" {
+	s.SetPrepared(FormLines, []byte("one"))
+	s.SetPrepared(FormLines, []byte("two"))
+	if got := s.Prepared(FormLines); string(got) != "two" {
 		t.Errorf("Prepared = %v, want the last one set", got)
 	}
 }

@@ -50,7 +50,7 @@ type Stored struct {
 	content *content      // where the body lies, when it is too large for memory
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
 
-	prepared atomic.Pointer[[]byte]
+	prepared [forms]atomic.Pointer[[]byte]
 
 	coded      atomic.Pointer[codedSet] // the same content in other codings
 	codedBytes int64                    // what those are accounted with; guarded by memory.mu once the cache holds s
@@ -61,15 +61,25 @@ type Stored struct {
 // /lessons/17?week=3", are shorter.
 const nearBytes = 64
 
+// Form is one of the ways in which a header section is prepared.
+type Form uint8
+
+// The forms: as lines of HTTP/1.1, and compressed as HTTP/2 has them.
+const (
+	FormLines Form = iota
+	FormHPACK
+	forms
+)
+
 // SetPrepared hangs b on the stored response, which is its header section ready
 // to be sent and not changed any more. It lives and dies with the stored
-// response, and the last one set stays. The memory of about one more copy of
-// Fields is accounted for it.
-func (s *Stored) SetPrepared(b []byte) { s.prepared.Store(&b) }
+// response, and the last one set of each form stays. The memory of about one
+// more copy of Fields is accounted for each.
+func (s *Stored) SetPrepared(f Form, b []byte) { s.prepared[f].Store(&b) }
 
 // Prepared returns what SetPrepared set, or nil.
-func (s *Stored) Prepared() []byte {
-	if b := s.prepared.Load(); b != nil {
+func (s *Stored) Prepared(f Form) []byte {
+	if b := s.prepared[f].Load(); b != nil {
 		return *b
 	}
 	return nil
@@ -127,9 +137,9 @@ func (s *Stored) measure(text int) {
 		s.lastModified = t
 	}
 	s.size = storedBytes + allocated(cap(s.Body)) + fieldsSize(s.Fields)
-	s.size += allocated(text) + preparedBytes
+	s.size += allocated(text) + int64(forms)*preparedBytes
 	for _, f := range s.Fields {
-		s.size += int64(len(f.Name) + len(f.Value) + len(": \r\n")) // what SetPrepared holds
+		s.size += int64(forms) * int64(len(f.Name)+len(f.Value)+len(": \r\n")) // what SetPrepared holds
 	}
 	for _, tag := range s.tags {
 		s.size += 16 + allocated(len(tag))

@@ -81,6 +81,7 @@ func ParseRef(s string) (Ref, error) {
 // takeCheckIn answers a check-in once it is on disk. It waits behind no
 // origin's limit.
 func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
+	x.mayWait()
 	x.outcome = outcomeCheckIn
 	r := readings.Get().(*reading)
 	defer r.free()

@@ -29,6 +29,7 @@ const receiptName = "Receipt"
 // collect answers a small write once it is on disk. It waits behind no origin's
 // limit.
 func (p *Proxy) collect(x *exchange, rule *Collect) {
+	x.mayWait()
 	x.outcome = outcomeCollected
 	r := readings.Get().(*reading)
 	defer r.free()

@@ -11,12 +11,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"firstbell/proxy/http2"
 )
 
 // door takes connections and has each served by a goroutine of its own, within
 // the proxy's Limits. Whom it has no room for it tells so.
 type door struct {
 	proxy     *Proxy
+	http2     *http2.Server
 	ending    atomic.Bool   // no connection waits for another request
 	greetings chan struct{} // holds one for each TLS handshake under way
 	turning   chan struct{} // holds one for each connection that is being turned away
@@ -43,7 +46,7 @@ type occupant interface {
 
 func newDoor(p *Proxy) *door {
 	return &door{
-		proxy: p, inside: make(map[occupant]bool), empty: make(chan struct{}),
+		proxy: p, http2: newHTTP2(p), inside: make(map[occupant]bool), empty: make(chan struct{}),
 		greetings: make(chan struct{}, greetingsMax), turning: make(chan struct{}, turningMax),
 	}
 }
@@ -254,6 +257,17 @@ func (d *door) emptied() {
 		case <-d.empty:
 		default:
 			close(d.empty)
+		}
+	}
+}
+
+// drain tells clients who can be told to begin nothing more here.
+func (d *door) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.inside {
+		if c, ok := c.(*h2Conn); ok {
+			c.Drain()
 		}
 	}
 }

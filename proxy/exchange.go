@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"iter"
 	"strings"
@@ -23,12 +24,13 @@ type exchange struct {
 	scheme    string // http or https
 	version   string // 1.0, 1.1, 2, 3
 	fields    field.Fields
-	body      io.Reader // nil when the request has none; never ends cleanly when cut off
-	length    int64     // of body; -1 when it is not known
-	stopBody  func()    // makes reads of body return soon, when it is not wanted any more; may be nil
-	expects   bool      // the client waits for 100 before it sends body: the first read of that brings it
-	remote    string    // address of the client, without port
-	tls       secured   // what is known of its TLS connection
+	body      io.Reader       // nil when the request has none; never ends cleanly when cut off
+	length    int64           // of body; -1 when it is not known
+	stopBody  func()          // makes reads of body return soon, when it is not wanted any more; may be nil
+	expects   bool            // the client waits for 100 before it sends body: the first read of that brings it
+	remote    string          // address of the client, without port
+	tls       secured         // what is known of its TLS connection
+	leave     context.Context // ends when the client gives the request up; nil where the protocol does not say
 	arrived   time.Time
 
 	trailer       func() field.List // of body, once that has returned io.EOF; nil: there is none to pass on
@@ -75,6 +77,17 @@ type responder interface {
 	stream(x *exchange, status int, fields field.List, length int64, body source)
 }
 
+// waiter is a responder whose goroutine has other things to do as well: before
+// an exchange waits for anything but its client, it says so.
+type waiter interface{ aside() }
+
+// mayWait says that what follows may take its time.
+func (x *exchange) mayWait() {
+	if w, ok := x.out.(waiter); ok {
+		w.aside()
+	}
+}
+
 // source hands a body out piece by piece.
 type source interface {
 	// Next returns the bytes that follow, valid until the next call, waiting
@@ -105,6 +118,20 @@ func (x *exchange) reset() {
 	scratch, stripe := x.scratch, x.stripe
 	*x = exchange{stripe: stripe}
 	x.scratch = [2][]byte{scratch[0][:0], scratch[1][:0]}
+}
+
+// left reports whether the client is known to have given the request up.
+func (x *exchange) left() bool { return x.leave != nil && x.leave.Err() != nil }
+
+// lasting is a context for what x alone waits for: it ends with the parent, or
+// when the client gives the request up.
+func (x *exchange) lasting(parent context.Context) (context.Context, context.CancelFunc) {
+	if x.leave == nil {
+		return parent, func() {}
+	}
+	ctx, cancel := context.WithCancel(parent)
+	stop := context.AfterFunc(x.leave, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // askedFields are the fields that decide which stored response answers, as the

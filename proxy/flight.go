@@ -97,9 +97,12 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 		if leader {
 			p.begin(f, x, found, true)
 		}
-		l, err := f.Wait(p.life)
+		l, err := p.await(f, x)
 		x.endRelay()
 		if err != nil {
+			if leader {
+				p.abandon(f)
+			}
 			p.originProblem(x, 0, err)
 			return
 		}
@@ -130,6 +133,29 @@ func (p *Proxy) forwardCollapsed(x *exchange, found *cache.Found) {
 		return
 	}
 	p.forwardUncacheable(x, found)
+}
+
+// await waits for what a flight brings, as long as the client does.
+func (p *Proxy) await(f *coalesce.Flight[*landing], x *exchange) (*landing, error) {
+	ctx, cancel := x.lasting(p.life)
+	defer cancel()
+	return f.Wait(ctx)
+}
+
+// abandon leaves to others what a flight brings, when its starter is gone. It
+// goes on as long as somebody else reads it.
+func (p *Proxy) abandon(f *coalesce.Flight[*landing]) {
+	p.work.Go(func() {
+		l, err := f.Wait(p.life)
+		switch {
+		case err != nil:
+		case l.only != nil:
+			l.only.res.Body.Close() // what it says is for nobody
+			l.only.done()
+		case l.mine != nil:
+			l.mine.Close()
+		}
+	})
 }
 
 // join finds the flight for the key. There is none where whole is false and

@@ -18,6 +18,7 @@ const via = "1.1 firstbell"
 
 // forward passes the request on by itself and streams the answer back.
 func (p *Proxy) forward(x *exchange, as outcome) {
+	x.mayWait()
 	rt := x.route
 	if x.body != nil && p.spools != nil && !rt.StreamsRequests {
 		content, err := p.takeIn(x)
@@ -27,7 +28,9 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		}
 		defer content.Close()
 	}
-	ctx, cancel := rt.context(p.life)
+	lasting, end := x.lasting(p.life)
+	ctx, stop := rt.context(lasting)
+	cancel := func() { stop(); end() }
 	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
 		cancel()
 		p.originProblem(x, 0, err)
@@ -271,6 +274,8 @@ func (p *Proxy) originProblem(x *exchange, status int, err error) {
 	detail := ""
 	x.outcome = outcomeFailed
 	switch {
+	case x.left():
+		x.outcome, status, detail = outcomeLeft, 503, "the request was given up"
 	case errors.As(err, &busy):
 		x.outcome, status, wait = outcomeBusy, 503, busy.RetryAfter
 		detail = "too many are asking at this moment; please wait a little"

@@ -113,21 +113,7 @@ func (h *h1) read() (status int, refusal string) {
 	if raw, x.authority, refusal = h.readTargetForm(); refusal != "" {
 		return http.StatusBadRequest, refusal
 	}
-	if len(raw) > targetBytesMax {
-		return http.StatusRequestURITooLong, "the request target is too long"
-	}
-	var ok bool
-	if x.host, ok = readAuthority(x.scratch[0][:0], x.authority); !ok {
-		return http.StatusBadRequest, "the Host field is missing or is not a host name"
-	}
-	x.scratch[0] = x.host
-	if x.method == "" || x.method == "CONNECT" || x.method == "TRACE" {
-		return http.StatusNotImplemented, "this method is not served here"
-	}
-	if x.target, refusal = readTarget(raw); refusal != "" {
-		return http.StatusBadRequest, refusal
-	}
-	return 0, ""
+	return x.readRequest(raw)
 }
 
 // takesTrailers reports "TE: trailers" (RFC 9110 section 10.1.4), meant for us.
@@ -318,10 +304,10 @@ func bodyless(x *exchange, status int) bool {
 
 // stored implements responder.
 func (h *h1) stored(x *exchange, s *cache.Stored) {
-	ready := s.Prepared()
+	ready := s.Prepared(cache.FormLines)
 	if ready == nil {
 		ready = prepare(s)
-		s.SetPrepared(ready)
+		s.SetPrepared(cache.FormLines, ready)
 	}
 	b := append(h.out1[:0], ready...)
 	b = append(x.note.age(append(b, "Age: "...)), "\r\n"...)

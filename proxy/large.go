@@ -25,6 +25,7 @@ type fileSource interface {
 // as the exchange answers. When it is there no more, the request goes to the
 // origin, and false is returned.
 func (p *Proxy) openLarge(x *exchange, s *cache.Stored) bool {
+	x.mayWait()
 	r, err := s.Open()
 	if err != nil {
 		x.note = note{forwarded: "uri-miss", detail: "disk"}

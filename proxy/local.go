@@ -28,6 +28,7 @@ type LocalAnswer struct {
 const localMax = 10 * time.Second
 
 func (p *Proxy) answerLocal(x *exchange, local Local) {
+	x.mayWait()
 	x.outcome = outcomeLocal
 	ctx, cancel := context.WithTimeout(p.life, localMax)
 	defer cancel()

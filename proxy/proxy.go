@@ -14,6 +14,7 @@ import (
 	"firstbell/attendance"
 	"firstbell/cache"
 	"firstbell/coalesce"
+	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
 	"firstbell/proxy/spool"
 )
@@ -99,6 +100,7 @@ func New(o Options, t *Table) *Proxy {
 		p.covers = func(sni, host string) bool { return sni == host }
 	}
 	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
+	p.counters.refusedHeads = make([]atomic.Int64, len(head.Refusals()))
 	p.access.set(o.Access, p.log)
 	p.SetLimits(o.Limits)
 	p.life, p.end = context.WithCancel(context.Background())
@@ -198,10 +200,11 @@ const retireLook = 10 * time.Millisecond
 func (p *Proxy) shut() {
 	p.draining.Store(true)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, ln := range p.listeners {
 		_ = ln.Close() // who closed it already has the error
 	}
+	p.mu.Unlock()
+	p.door.drain()
 }
 
 // finish answers what is under way, and ends.

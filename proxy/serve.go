@@ -76,6 +76,7 @@ func (p *Proxy) serve(x *exchange) {
 // miss gets what is not stored: together with everybody who asks for it now,
 // where that can pay.
 func (p *Proxy) miss(x *exchange, found *cache.Found) {
+	x.mayWait()
 	switch {
 	case p.spares(x, found):
 	case found.OnlyIfCached:

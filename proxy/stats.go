@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"firstbell/cache"
+	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
 )
 
@@ -35,6 +36,7 @@ const (
 	outcomeLocal
 	outcomeUnidentified
 	outcomeForbidden
+	outcomeLeft
 	outcomes
 )
 
@@ -42,7 +44,7 @@ var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
 	"collected", "collect-refused", "collect-invalid", "local",
-	"unidentified", "forbidden",
+	"unidentified", "forbidden", "left",
 }
 
 // String returns the outcome as logs and metrics spell it.
@@ -65,6 +67,8 @@ type counters struct {
 	misdirected    atomic.Int64
 
 	contradictions contradictions
+
+	refusedHeads []atomic.Int64 // by the index of a head.Refusal
 }
 
 const stripes = 8
@@ -96,6 +100,10 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 	s.latency[min(latencyBuckets-1, bits.Len64(uint64(max(0, took)/time.Microsecond)))].Add(1)
 	s.spent.Add(int64(took))
 }
+
+// malformedHead counts what has no single meaning as a request of HTTP/2 or
+// HTTP/3.
+func (c *counters) malformedHead(r *head.Refusal) { c.refusedHeads[r.Index].Add(1) }
 
 // malformed counts what has no single meaning as a request.
 func (c *counters) malformed(r *http1.Refusal) { c.refused[r.Index].Add(1) }
@@ -171,6 +179,9 @@ func (p *Proxy) Stats() Stats {
 	st.Connections, st.Parted = p.door.census()
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()
+	}
+	for _, r := range head.Refusals() {
+		st.Malformed[r.Reason] += c.refusedHeads[r.Index].Load()
 	}
 	for c := range cache.OtherCoding {
 		st.Coded[c.String()] = p.coder.made[c].Load()

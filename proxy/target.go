@@ -78,6 +78,27 @@ func refusePath(path []byte) string {
 	return ""
 }
 
+// readRequest reads what a request of any protocol says of itself: x.method and
+// x.authority are there, raw is the target in origin-form. A refusal says why
+// it has no single meaning here, and with which status.
+func (x *exchange) readRequest(raw []byte) (status int, refusal string) {
+	if len(raw) > targetBytesMax {
+		return 414, "the request target is too long"
+	}
+	var ok bool
+	if x.host, ok = readAuthority(x.scratch[0][:0], x.authority); !ok {
+		return 400, "the Host field is missing or is not a host name"
+	}
+	x.scratch[0] = x.host
+	if x.method == "" || x.method == "CONNECT" || x.method == "TRACE" {
+		return 501, "this method is not served here"
+	}
+	if x.target, refusal = readTarget(raw); refusal != "" {
+		return 400, refusal
+	}
+	return 0, ""
+}
+
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }

@@ -18,7 +18,7 @@ import (
 
 // Protocols are what is spoken inside TLS over TCP, by their names in ALPN, the
 // best first.
-var Protocols = []string{"http/1.1"}
+var Protocols = []string{"h2", "http/1.1"}
 
 const (
 	// greetingTimeMax is how long a client may take for its handshake. A phone at
@@ -131,6 +131,8 @@ func (d *door) greet(nc net.Conn, secure *tls.Config) {
 	}
 	d.proxy.counters.handshakes[greetingDone].Add(1)
 	switch state.NegotiatedProtocol {
+	case "h2":
+		d.serveHTTP2(t)
 	default:
 		d.serveHTTP1(t)
 	}
