@@ -132,6 +132,16 @@ func (m *memory) get(key []byte) *entry {
 	return e
 }
 
+// holds reports whether there is a response of the key and variant of s. It is
+// no look-up: nothing becomes more popular.
+func (m *memory) holds(s *Stored) bool {
+	e := m.index.get(m.index.hash(view(s.key)))
+	if e == nil || e.key != s.key {
+		return false
+	}
+	return slices.ContainsFunc(e.variants, func(v *Stored) bool { return v.variant == s.variant })
+}
+
 // put stores s among the variants of its key. It reports false, and changes
 // nothing, when s is too large, when its key was invalidated since its fetch
 // began, or when keep(old) refuses for the stored response that it would

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -303,9 +304,10 @@ func (c *Cache) purged(s *Stored) bool {
 // Purge makes every stored response that a selector means stale since now, or,
 // when hard is set, takes it out. It holds when Purge returns, also for fetches
 // that began before and for what lies on disk. counts says about how many
-// stored responses each selector meant; what look-ups took out meanwhile is
-// not counted. On an error about a selector nothing has changed; on one about
-// writing the purge down it holds, but may be forgotten with the process.
+// stored responses in memory each selector meant; what look-ups took out
+// meanwhile is not counted, nor is what only the disk holds (see CountPurge). On
+// an error about a selector nothing has changed; on one about writing the purge
+// down it holds, but may be forgotten with the process.
 func (c *Cache) Purge(selectors []Selector, hard bool) (counts []int64, err error) {
 	counts, err = c.PurgeHere(selectors, hard)
 	if other := c.peer.Load(); other != nil && counts != nil {
@@ -331,14 +333,48 @@ func (c *Cache) PurgeHere(selectors []Selector, hard bool) (counts []int64, err 
 	return c.countIDs(ids), err
 }
 
-// CountPurge says how many stored responses each selector means, and changes
-// nothing.
-func (c *Cache) CountPurge(selectors []Selector) (counts []int64, err error) {
+// CountPurge says how many stored responses each selector means, in memory and
+// on disk, and changes nothing. What lies on disk is read to tell: whole is
+// false when ctx ended before all of it was, and the counts say at least how
+// many there are. A response whose fetch has just ended may be counted twice, or
+// not at all.
+func (c *Cache) CountPurge(ctx context.Context, selectors []Selector) (counts []int64, whole bool, err error) {
 	ids, err := idsOf(selectors)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return c.countIDs(ids), nil
+	counts, whole = c.countIDs(ids), true
+	if c.tier != nil {
+		whole, err = c.countOnDisk(ctx, ids, counts)
+	}
+	return counts, whole, err
+}
+
+// countOnDisk adds to the counts what lies on disk and not in memory.
+func (c *Cache) countOnDisk(ctx context.Context, ids []string, counts []int64) (whole bool, err error) {
+	found := make(map[string]int64, len(ids))
+	for _, id := range ids {
+		found[id] = 0
+	}
+	whole = true
+	_, err = EachOnDisk(c.tier.dir, func(s *StoredOnDisk) bool {
+		if whole = ctx.Err() == nil; !whole {
+			return false
+		}
+		if s.Purged || c.memory.holds(s.Stored) {
+			return true
+		}
+		eachID(s.key, s.tags, func(id []byte) {
+			if n, wanted := found[string(id)]; wanted {
+				found[string(id)] = n + 1
+			}
+		})
+		return true
+	})
+	for i, id := range ids {
+		counts[i] += found[id]
+	}
+	return whole, err
 }
 
 func idsOf(selectors []Selector) ([]string, error) {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -47,8 +48,8 @@ func TestDryRunCountsAndChangesNothing(t *testing.T) {
 	for i := range 100 {
 		c.Put(tagged(c, fmt.Sprintf("http school.example /%d", i), fmt.Sprint("grade-", i%4)))
 	}
-	counts, err := c.CountPurge([]Selector{{ByTag, "grade-1"}, {ByHost, "school.example"}, {ByTag, "grade-9"}})
-	if err != nil || fmt.Sprint(counts) != "[25 100 0]" {
+	counts, whole, err := c.CountPurge(t.Context(), []Selector{{ByTag, "grade-1"}, {ByHost, "school.example"}, {ByTag, "grade-9"}})
+	if err != nil || !whole || fmt.Sprint(counts) != "[25 100 0]" {
 		t.Errorf("counts %v, %v; want [25 100 0]", counts, err)
 	}
 	for i := range 100 {
@@ -61,6 +62,36 @@ func TestDryRunCountsAndChangesNothing(t *testing.T) {
 		t.Errorf("%d objects, %d purges; want 50 and 2: a hard purge gives its memory back", s.Objects, s.Purges)
 	}
 	audit(t, c)
+}
+
+// What only the disk holds is counted, and what both hold once.
+func TestDryRunCountsWhatLiesOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	put := func(c *Cache, from, to int) {
+		for i := from; i < to; i++ {
+			c.Put(tagged(c, fmt.Sprintf("http school.example /%d", i), "lesson"))
+		}
+		written(t, c)
+	}
+	before, end := onDisk(t, dir)
+	put(before, 0, 30)
+	end()
+	c, end := onDisk(t, dir)
+	defer end()
+	put(c, 20, 40) // ten of them anew
+	want := func(ctx context.Context, counted, third int64, all bool) {
+		t.Helper()
+		counts, whole, err := c.CountPurge(ctx, []Selector{{ByTag, "lesson"}, {ByTag, "lesson"}, {ByURL, "school.example /3"}})
+		if err != nil || whole != all || counts[0] != counted || counts[1] != counted || all && counts[2] != third {
+			t.Errorf("counts %v, whole %t, %v; want %d twice and %d, %t", counts, whole, err, counted, third, all)
+		}
+	}
+	want(t.Context(), 40, 1, true)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	want(over, 20, 0, false)
+	purge(t, c, true, Selector{ByPrefix, "school.example /3"})
+	want(t.Context(), 39, 0, true)
 }
 
 // Many write, purge and look at once. Whoever looks after a hard purge has

@@ -42,6 +42,7 @@ type tier struct {
 	reads chan struct{} // places for look-ups that read the disk
 	wake  chan struct{}
 
+	dir       string
 	queuedMax int // as the constant says, but in tests
 	heads     heads
 
@@ -86,7 +87,7 @@ const (
 const neverOnDisk = 1
 
 func openTier(c *Cache, o *DiskOptions) (*tier, error) {
-	t := &tier{c: c, reads: make(chan struct{}, readsMax), wake: make(chan struct{}, 1), queuedMax: queuedMax}
+	t := &tier{c: c, dir: o.Path, reads: make(chan struct{}, readsMax), wake: make(chan struct{}, 1), queuedMax: queuedMax}
 	store, err := disk.Open(disk.Options{Dir: o.Path, Bytes: o.Bytes, KeepFree: o.KeepFree, InUse: t.inUse})
 	if err != nil {
 		return nil, err

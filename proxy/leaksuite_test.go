@@ -146,7 +146,7 @@ func (h *house) purge(p leaks.Purge) error {
 		}
 		return []string{s}
 	}
-	_, err := h.now().proxy.Purge(&Purge{URLs: one(p.URL), Hosts: one(p.Host), Prefixes: one(p.Prefix), Tags: one(p.Tag), Hard: p.Hard})
+	_, err := h.now().proxy.Purge(context.Background(), &Purge{URLs: one(p.URL), Hosts: one(p.Host), Prefixes: one(p.Prefix), Tags: one(p.Tag), Hard: p.Hard})
 	return err
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
@@ -24,20 +25,26 @@ type Purge struct {
 	Tags     []string `json:"tags,omitempty"`
 
 	Hard   bool `json:"hard,omitempty"`    // take out; otherwise make stale
-	DryRun bool `json:"dry_run,omitempty"` // count, and change nothing
+	DryRun bool `json:"dry_run,omitempty"` // count, on disk too, and change nothing
 }
 
 // Purged is what came of one selector.
 type Purged struct {
 	By    string `json:"by"` // url, host, prefix or tag
 	What  string `json:"what"`
-	Count int64  `json:"count"` // about how many stored responses it means
+	Count int64  `json:"count"` // about how many stored responses it means; in memory, unless it is a dry run
+
+	// AtLeast says that there are more on disk, perhaps: the time was over
+	// before all of it was counted.
+	AtLeast bool `json:"at_least,omitempty"`
 }
 
 // Purge makes what u means stale or takes it out, from its return on. On an
 // error nothing was purged when the list is nil; else it was, but could not be
 // written down and may be forgotten with the process.
-func (p *Proxy) Purge(u *Purge) ([]Purged, error) {
+//
+// A dry run reads what lies on disk, until ctx ends.
+func (p *Proxy) Purge(ctx context.Context, u *Purge) ([]Purged, error) {
 	var selectors []cache.Selector
 	var done []Purged
 	for _, set := range []struct {
@@ -65,9 +72,9 @@ func (p *Proxy) Purge(u *Purge) ([]Purged, error) {
 	case n > purgeSelectorsMax:
 		return nil, fmt.Errorf("purging by %d selectors: at most %d at once; a host, prefix or tag takes many", n, purgeSelectorsMax)
 	}
-	counts, err := []int64(nil), error(nil)
+	counts, whole, err := []int64(nil), true, error(nil)
 	if u.DryRun {
-		counts, err = p.cache.CountPurge(selectors)
+		counts, whole, err = p.cache.CountPurge(ctx, selectors)
 	} else {
 		counts, err = p.cache.Purge(selectors, u.Hard)
 	}
@@ -75,7 +82,7 @@ func (p *Proxy) Purge(u *Purge) ([]Purged, error) {
 		return nil, err
 	}
 	for i := range done {
-		done[i].Count = counts[i]
+		done[i].Count, done[i].AtLeast = counts[i], !whole
 	}
 	return done, err
 }

@@ -120,7 +120,7 @@ func TestTagsGoToNoClient(t *testing.T) {
 
 func (g *gate) purge(u *Purge) {
 	g.t.Helper()
-	if _, err := g.proxy.Purge(u); err != nil {
+	if _, err := g.proxy.Purge(g.t.Context(), u); err != nil {
 		g.t.Errorf("Purge: %v", err)
 	}
 }

@@ -44,6 +44,10 @@ type purgeAnswered struct {
 	Problem string         `json:"problem,omitempty"`
 }
 
+// purgeCountMax bounds how long a dry run counts what lies on disk: some 20,000
+// responses a second.
+const purgeCountMax = 20 * time.Second
+
 // purgeBytesMax bounds what POST /purge takes: a thousand long URLs.
 const purgeBytesMax = 8 << 20
 
@@ -64,7 +68,9 @@ func (s *server) servePurge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out.By, out.Hard, out.DryRun = asked.By[:min(len(asked.By), 100)], asked.Hard, asked.DryRun
-	if out.Purged, err = s.proxy.Purge(&asked.Purge); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), purgeCountMax)
+	defer cancel()
+	if out.Purged, err = s.proxy.Purge(ctx, &asked.Purge); err != nil {
 		out.Problem = err.Error()
 	}
 	s.logPurge(out)
@@ -138,11 +144,16 @@ func runPurge(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return fmt.Errorf("asking for a purge: the answer was %d %s", status, text)
 	}
 	done := map[bool]string{false: "now stale", true: "gone"}[out.Hard]
+	where := " in memory" // what is on disk is found to be so when it is asked for
 	if out.DryRun {
-		done = "would be " + done
+		done, where = "would be "+done, ""
 	}
 	for _, p := range out.Purged {
-		fmt.Fprintf(stdout, "%s %s: %d stored responses %s\n", p.By, p.What, p.Count, done)
+		atLeast := ""
+		if p.AtLeast {
+			atLeast = "at least "
+		}
+		fmt.Fprintf(stdout, "%s %s: %s%d stored responses%s %s\n", p.By, p.What, atLeast, p.Count, where, done)
 	}
 	if out.Problem != "" {
 		return fmt.Errorf("%s", out.Problem)

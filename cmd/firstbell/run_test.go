@@ -535,9 +535,9 @@ func TestPurgeAsksTheRunningOneAndIsLogged(t *testing.T) {
 	outcome()
 	for _, c := range []struct{ args, said, next string }{
 		{"-dry-run -prefix " + r.web + "/lessons", "1 stored responses would be now stale", "; hit"},
-		{"-prefix " + r.web + "/lessons -host none.example", "host none.example: 0 stored responses now stale\nprefix ", "fwd=stale"},
-		{"-hard -url http://" + r.web + "/lessons/1?a=b", "1 stored responses gone", "fwd=uri-miss"},
-		{"-hard -host 127.0.0.1", "1 stored responses gone", "fwd=uri-miss"},
+		{"-prefix " + r.web + "/lessons -host none.example", "host none.example: 0 stored responses in memory now stale\nprefix ", "fwd=stale"},
+		{"-hard -url http://" + r.web + "/lessons/1?a=b", "1 stored responses in memory gone", "fwd=uri-miss"},
+		{"-hard -host 127.0.0.1", "1 stored responses in memory gone", "fwd=uri-miss"},
 	} {
 		stdout, stderr, err := firstbell(t, append([]string{"purge", "-config", file}, strings.Fields(c.args)...)...)
 		if err != nil || !strings.Contains(stdout, c.said) {
