@@ -32,7 +32,8 @@ type duel struct {
 	quick  bool     // part of -quick
 	turns  int      // at most so many; 0: as many as the run has
 	bars   []bar
-	sealed bool // firstbell's store is locked: receipts are measured, not delivery
+	client func(ctx context.Context, s *server) (client, error) // who asks, over TLS; nil: a crowd
+	sealed bool                                                 // firstbell's store is locked: receipts are measured, not delivery
 }
 
 // A bar is the most that firstbell may cost, as a part of what another does.
@@ -90,6 +91,10 @@ var duels = []duel{
 		bars: []bar{{"nginx", 0.9}}},
 	{name: "durable check-in; others forward it", conns: 1000, talk: []string{checkIn}, floor: true, sealed: true,
 		bars: []bar{{"nginx", 0.9}}},
+	{name: "new TLS connection, full handshake, one hit", conns: newcomersAtOnce, talk: []string{get("/media/1024")}, client: handshakes(false)},
+	{name: "new TLS connection, resumed, one hit", conns: newcomersAtOnce, talk: []string{get("/media/1024")}, client: handshakes(true)},
+	{name: "HTTP/2 hit over TLS, 1 KiB, 8 streams", conns: h2Connections, talk: []string{get("/media/1024")}, cached: true, client: streams("/media/1024"),
+		bars: []bar{{"nginx", 1.5}}},
 	{name: "a morning, delivery included", conns: 64, talk: morning, unit: "CPU s per 1,000 students", sealed: false},
 }
 
@@ -226,10 +231,18 @@ func (a *arena) fight(ctx context.Context, d *duel) (*row, error) {
 // A fighter is a server in a duel.
 type fighter struct {
 	*server
-	crowd *crowd
-	next  requester
-	cell  *cell
+	client client
+	cell   *cell
 }
+
+// A talker is a crowd that is a client: what it asks and expects is set.
+type talker struct {
+	*crowd
+	next   requester
+	status int
+}
+
+func (t *talker) burst(enough func(int) bool) tally { return t.crowd.burst(t.next, t.status, enough) }
 
 // enter connects the crowds, and has everybody answer until nothing changes any
 // more: by then the answer is stored, and coded.
@@ -272,20 +285,21 @@ func (a *arena) enter(ctx context.Context, d *duel) (fighters []*fighter, stop f
 		stops = append(stops, release)
 	}
 	for _, s := range servers {
-		f := &fighter{server: s, cell: &cell{Server: s.name}, next: d.requester()}
+		f := &fighter{server: s, cell: &cell{Server: s.name}}
 		fighters = append(fighters, f)
 		if d.cached && s.site.Origin != "" && !s.keeps {
 			f.cell.Fault = "has no cache"
 			continue
 		}
-		if err := f.warm(ctx, d); err != nil {
-			f.cell.Fault = err.Error()
-			if s.name == ours {
-				return nil, stop, fmt.Errorf("firstbell: %w", err)
-			}
+		if d.client != nil && s.site.TLS == "" {
+			f.cell.Fault = "has no TLS"
 			continue
 		}
-		stops = append(stops, f.crowd.close)
+		if err := f.warm(ctx, d); err != nil {
+			f.cell.Fault = err.Error()
+			continue
+		}
+		stops = append(stops, f.client.close)
 	}
 	return fighters, stop, nil
 }
@@ -301,20 +315,24 @@ func (f *fighter) warm(ctx context.Context, d *duel) error {
 		}
 	}
 	var err error
-	if f.crowd, err = newCrowd(f.site.Listen, d.conns); err != nil {
+	if d.client != nil {
+		f.client, err = d.client(ctx, f.server)
+	} else {
+		var c *crowd
+		c, err = newCrowd(f.site.Listen, d.conns)
+		f.client = &talker{c, d.requester(), d.status}
+	}
+	if err != nil {
 		return err
 	}
 	for range 2 {
-		t := f.crowd.burst(f.next, d.status, func(sent int) bool { return sent >= 2*d.conns })
+		t := f.client.burst(func(sent int) bool { return sent >= 2*d.conns })
 		if err = t.bad(); err == nil {
-			break
+			return nil
 		}
 	}
-	if err != nil {
-		f.crowd.close()
-		return err
-	}
-	return nil
+	f.client.close()
+	return err
 }
 
 // turn is one burst of one server.
@@ -327,7 +345,7 @@ func (a *arena) turn(f *fighter, d *duel) {
 	}
 	began := time.Now()
 	end := began.Add(a.burst)
-	t := f.crowd.burst(f.next, d.status, func(int) bool { return !time.Now().Before(end) })
+	t := f.client.burst(func(int) bool { return !time.Now().Before(end) })
 	wall := time.Since(began)
 	after, err := f.usage()
 	if err == nil {

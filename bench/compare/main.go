@@ -205,7 +205,7 @@ func measure(ctx context.Context, o *options, stdout io.Writer) error {
 	if err != nil && len(report.Rows)+len(report.Facts) == 0 {
 		return err
 	}
-	return errors.Join(err, report.deliver(stdout, o.json), report.guard(o.far))
+	return errors.Join(err, report.deliver(stdout, o.json), report.failed(), report.guard(o.far))
 }
 
 // build builds firstbell where no binary is named.

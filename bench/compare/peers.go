@@ -234,6 +234,11 @@ func (t *tail) String() string {
 
 // launch starts a program on the servers' CPU.
 func launch(h halves, program string, args, env []string, stdout io.Writer) (*server, error) {
+	return launchAs(h, nil, program, args, env, stdout)
+}
+
+// launchAs is launch as another user; nil is this one.
+func launchAs(h halves, as *syscall.Credential, program string, args, env []string, stdout io.Writer) (*server, error) {
 	s := &server{ended: make(chan struct{}), said: new(tail)}
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Env = append(os.Environ(), env...)
@@ -243,7 +248,7 @@ func launch(h halves, program string, args, env []string, stdout io.Writer) (*se
 	}
 	// A group of its own, so that Ctrl-C reaches only this process, which ends
 	// them in order; and if this process is killed, the kernel ends the server.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: as}
 	if err := h.onServersCPU(s.cmd.Start); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", program, err)
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -179,7 +180,7 @@ func (r *report) costs(b *strings.Builder, names []string) {
 	}
 	for _, row := range r.Rows {
 		for _, c := range row.Cells {
-			if c.Fault != "" && c.Fault != "has no cache" {
+			if c.Fault != "" && !strings.HasPrefix(c.Fault, "has no ") {
 				fmt.Fprintf(b, "\n%s, %s: %s\n", row.title(), c.Server, c.Fault)
 			}
 		}
@@ -188,7 +189,7 @@ func (r *report) costs(b *strings.Builder, names []string) {
 
 func (c *cell) cost() string {
 	switch {
-	case c == nil || c.Fault == "has no cache":
+	case c == nil || strings.HasPrefix(c.Fault, "has no "):
 		return "–"
 	case c.Fault != "":
 		return "failed"
@@ -314,6 +315,17 @@ func (r *report) bars(b *strings.Builder) {
 // for, or a system call too many. A check-in that is on disk costs two to three
 // of them.
 var far = map[string]float64{"hit, 1 KiB": 3, "hit, 20 KiB, proxy compresses": 3, "durable check-in; others forward it": 8}
+
+// failed returns an error where firstbell failed: others' faults are in the table.
+func (r *report) failed() error {
+	var list []error
+	for _, row := range r.Rows {
+		if c := row.cell(ours); c != nil && c.Fault != "" && !strings.HasPrefix(c.Fault, "has no ") {
+			list = append(list, fmt.Errorf("%s: firstbell: %s", row.title(), c.Fault))
+		}
+	}
+	return errors.Join(list...)
+}
 
 // guard returns an error where firstbell's cost is far from fasthttp's.
 func (r *report) guard(on bool) error {

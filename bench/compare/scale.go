@@ -187,25 +187,25 @@ func (s *scaler) basics(ctx context.Context) error {
 		*p.to = s.points[len(s.points)-1].micros
 	}
 	s.costs.HitKiBUS = max(0, s.costs.HitKiBUS-s.costs.HitUS) / 1023
-	return s.handshakes(ctx, server)
+	return s.newConnections(server)
 }
 
-// handshakes measures new connections, with TLS where there is some.
-func (s *scaler) handshakes(ctx context.Context, server *server) error {
+// newConnections measures connections that begin, with TLS where there is some.
+func (s *scaler) newConnections(server *server) error {
 	before, err := server.usage()
 	if err != nil {
 		return err
 	}
 	const n = 300
-	done, err := connectOften(ctx, server, n, false)
-	if err != nil {
+	t := newNewcomers(server, false).burst(func(sent int) bool { return sent >= n })
+	if err := t.bad(); err != nil {
 		return err
 	}
 	after, err := server.usage()
 	if err != nil {
 		return err
 	}
-	s.costs.ConnectUS = max(0, float64(after.since(before).cpu.Nanoseconds())/1e3/float64(done)-s.costs.HitUS)
+	s.costs.ConnectUS = max(0, float64(after.since(before).cpu.Nanoseconds())/1e3/float64(t.answers)-s.costs.HitUS)
 	what := "new connections, full TLS handshake"
 	if server.site.TLS == "" {
 		what = "new connections, without TLS"
