@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"attendance/seal":        0,
 	"proxy/http1":            0,
 	"proxy/spool":            0,
+	"proxy/peer":             0,
 	"proxy/head":             0,
 	"cache/disk":             0,
 }
