@@ -68,12 +68,15 @@ var (
 )
 
 func newConn(d *door, nc net.Conn) *conn {
-	c := &conn{Conn: nc, door: d, scheme: "http", pacer: d.newPacer()}
+	c := &conn{Conn: bare(nc), door: d, scheme: "http", pacer: d.newPacer()}
 	c.remote = nc.RemoteAddr().String()
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.remote = host
 	}
-	below := nc
+	if p, ok := nc.(*proxied); ok && p.secure {
+		c.scheme = "https"
+	}
+	below := c.Conn
 	if t, ok := nc.(*tls.Conn); ok {
 		c.scheme, c.tls = "https", securedBy(t)
 		c.under, _ = t.NetConn().(*greeting)

@@ -90,6 +90,18 @@ func (d *door) serve(ln net.Listener, secure *tls.Config) error {
 // take has a connection served, or turned away.
 func (d *door) take(nc net.Conn, secure *tls.Config) {
 	limits, who := d.proxy.limits.Load(), visitorOf(nc.RemoteAddr())
+	prefaced := false
+	if c := d.proxy.clients.Load(); c != nil {
+		from := addrOf(nc.RemoteAddr())
+		switch {
+		case c.Trusted.Has(from):
+			who, prefaced = netip.Addr{}, c.Preface
+		case !c.Access.lets(from):
+			d.parted[partedDenied].Add(1)
+			_ = nc.Close()
+			return
+		}
+	}
 	if !d.visitors.enter(who, limits.PerAddress) {
 		d.turnAway(nc, secure != nil, partedAddress)
 		return
@@ -101,12 +113,45 @@ func (d *door) take(nc net.Conn, secure *tls.Config) {
 	}
 	go func() {
 		defer d.shuts(who)
-		if secure != nil {
-			d.greet(nc, secure)
-		} else {
-			d.serveHTTP1(nc)
+		if prefaced {
+			d.serveProxied(nc, secure)
+			return
 		}
+		d.speak(nc, secure)
 	}()
+}
+
+func (d *door) speak(nc net.Conn, secure *tls.Config) {
+	if secure != nil {
+		d.greet(nc, secure)
+	} else {
+		d.serveHTTP1(nc)
+	}
+}
+
+// serveProxied serves a connection of a trusted proxy that begins with a header
+// of the PROXY protocol, by the rules for the client that it names.
+func (d *door) serveProxied(nc net.Conn, secure *tls.Config) {
+	c, err := d.readPreface(nc)
+	if err != nil {
+		_ = nc.Close() // who does not keep to it is told nothing
+		return
+	}
+	var who netip.Addr
+	if clients := d.proxy.clients.Load(); c != nc && !clients.Trusted.Has(addrOf(c.RemoteAddr())) {
+		if !clients.Access.lets(addrOf(c.RemoteAddr())) {
+			d.parted[partedDenied].Add(1)
+			_ = nc.Close()
+			return
+		}
+		who = visitorOf(c.RemoteAddr())
+	}
+	if !d.visitors.enter(who, d.proxy.limits.Load().PerAddress) {
+		d.turnAway(nc, secure != nil, partedAddress)
+		return
+	}
+	defer d.visitors.leave(who)
+	d.speak(c, secure)
 }
 
 // opens counts one more open connection, of which there may be most.

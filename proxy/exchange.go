@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ type exchange struct {
 	stopBody  func()          // makes reads of body return soon, when it is not wanted any more; may be nil
 	expects   bool            // the client waits for 100 before it sends body: the first read of that brings it
 	remote    string          // address of the client, without port
+	client    netip.Addr      // the same, once whence has found it
+	counted   counted         // what it holds of the allowances
 	tls       secured         // what is known of its TLS connection
 	leave     context.Context // ends when the client gives the request up; nil where the protocol does not say
 	arrived   time.Time

@@ -79,10 +79,11 @@ const (
 	partedIdle                   // idle when room was needed
 	partedBody                   // sent its content too slowly
 	partedReading                // took its answer too slowly
+	partedDenied                 // of an address that is not let in
 	partings
 )
 
-var partingNames = [partings]string{"connections", "address", "unanswered", "idle", "slow-content", "slow-reading"}
+var partingNames = [partings]string{"connections", "address", "unanswered", "idle", "slow-content", "slow-reading", "denied"}
 
 // partCounts counts clients by how they parted.
 type partCounts [partings]atomic.Int64
@@ -97,12 +98,15 @@ type visitors struct {
 // visitorOf is what connections are counted by: an IPv4 address, or the /64 of
 // an IPv6 one, as a household and a phone have that many. It is invalid, and
 // counts for nothing, where there is no address.
-func visitorOf(a net.Addr) netip.Addr {
+func visitorOf(a net.Addr) netip.Addr { return visitor(addrOf(a)) }
+
+// addrOf is the IP address of a; invalid where it has none.
+func addrOf(a net.Addr) netip.Addr {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	return visitor(tcp.AddrPort().Addr())
+	return tcp.AddrPort().Addr()
 }
 
 func visitor(a netip.Addr) netip.Addr {

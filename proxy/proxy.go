@@ -37,6 +37,9 @@ type Options struct {
 	// Spools is where contents wait for the origin, and answers for their
 	// client; nil: nothing waits, and a slow client holds a place at the origin.
 	Spools *spool.Store
+	// Clients says who they are and what they may; nil: nobody is trusted, and
+	// everybody may.
+	Clients *Clients
 }
 
 // A Recorder takes what is answered once it is durable: *attendance.Recorder does.
@@ -65,6 +68,9 @@ type Proxy struct {
 	counters counters
 	draining atomic.Bool
 	limits   atomic.Pointer[Limits]
+	clients  atomic.Pointer[Clients] // nil: nothing is to be found out or limited
+
+	allowances *allowances
 
 	door *door
 
@@ -103,6 +109,8 @@ func New(o Options, t *Table) *Proxy {
 	p.counters.refusedHeads = make([]atomic.Int64, len(head.Refusals()))
 	p.access.set(o.Access, p.log)
 	p.SetLimits(o.Limits)
+	p.allowances = newAllowances()
+	p.SetClients(o.Clients)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.table.Store(t)
 	p.coder = newCoder(p)
@@ -234,6 +242,9 @@ func (p *Proxy) panicked(x *exchange, e any) {
 // finished is called once for every exchange, when its answer is over.
 func (p *Proxy) finished(x *exchange) {
 	took := time.Since(x.arrived)
+	if x.counted.by != 0 {
+		p.allowances.release(&x.counted)
+	}
 	p.counters.finished(x, took)
 	p.access.line(x, took)
 }

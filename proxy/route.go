@@ -37,6 +37,7 @@ type Route struct {
 	Collect     *Collect
 	Local       Local     // answers from what firstbell holds itself
 	Identity    *Identity // who may use the route; nil: everybody
+	Access      *Access   // from where it may be used; nil: from everywhere
 
 	// Redirect sends what is asked in plain to https, with 308 or 301; nil: it is
 	// answered.

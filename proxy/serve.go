@@ -14,6 +14,10 @@ var ourCoding = []byte("gzip")
 
 // serve is the life of a request.
 func (p *Proxy) serve(x *exchange) {
+	who := p.clients.Load()
+	if who != nil && !p.whence(x, who) {
+		return
+	}
 	rt, allow := p.table.Load().find(x.host, x.target.path, x.method)
 	if rt == nil {
 		p.noRoute(x, allow)
@@ -24,6 +28,9 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.route = rt
+	if !p.welcome(x, who) {
+		return
+	}
 	if rt.Redirect != nil && x.scheme == "http" {
 		p.redirectToTLS(x, rt.Redirect)
 		return

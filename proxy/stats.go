@@ -37,6 +37,8 @@ const (
 	outcomeUnidentified
 	outcomeForbidden
 	outcomeLeft
+	outcomeDenied
+	outcomeLimited
 	outcomes
 )
 
@@ -44,7 +46,7 @@ var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
 	"collected", "collect-refused", "collect-invalid", "local",
-	"unidentified", "forbidden", "left",
+	"unidentified", "forbidden", "left", "denied", "limited",
 }
 
 // String returns the outcome as logs and metrics spell it.
@@ -130,6 +132,7 @@ type Stats struct {
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
 	Connections    int              // open now
 	Parted         map[string]int64 // connections turned away or cut off, by reason
+	Clients        ClientStats
 
 	// Handshakes counts TLS handshakes over TCP by what became of them: "done", or why
 	// there is no connection.
@@ -177,6 +180,7 @@ func (p *Proxy) Stats() Stats {
 		st.Handshakes[o.String()] = c.handshakes[o].Load()
 	}
 	st.Connections, st.Parted = p.door.census()
+	st.Clients = p.allowances.stats()
 	for _, r := range http1.Refusals() {
 		st.Malformed[r.Reason] = c.refused[r.Index].Load()
 	}

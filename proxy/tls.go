@@ -103,7 +103,7 @@ func (g *greeting) breakOff() { _ = g.Conn.Close() } // the handshake finds out
 // transport is what a connection's TLS runs over, as it was accepted.
 func transport(t *tls.Conn) net.Conn {
 	if g, ok := t.NetConn().(*greeting); ok {
-		return g.Conn
+		return bare(g.Conn)
 	}
 	return t.NetConn()
 }
@@ -111,7 +111,7 @@ func transport(t *tls.Conn) net.Conn {
 // greet takes a connection through its handshake and serves what it speaks.
 func (d *door) greet(nc net.Conn, secure *tls.Config) {
 	g := &greeting{Conn: nc, pacer: d.newPacer()}
-	if tcp, ok := nc.(*net.TCPConn); ok {
+	if tcp, ok := bare(nc).(*net.TCPConn); ok {
 		g.raw, _ = tcp.SyscallConn() // fails for a closed connection only: then reading tells
 	}
 	if !d.enter(g) {

@@ -114,6 +114,9 @@ func tableOf(c *config.Config, origins map[string]*upstream, who *identities, ta
 		if err != nil {
 			return nil, fmt.Errorf("arranging routes[%d]: %w", i, err)
 		}
+		if rt.Access, err = accessOf(r.Allow, r.Deny); err != nil {
+			return nil, fmt.Errorf("arranging routes[%d]: %w", i, err)
+		}
 		if r.Cache != nil {
 			rt.Cache, rt.IgnoreQuery, rt.Uncoded = policyOf(r.Cache), r.Cache.IgnoreQuery, !*r.Cache.Compress
 		}

@@ -96,6 +96,9 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	if c.Spool.Path != "" {
 		fmt.Fprintf(t, "spool\t%s\n", c.Spool.Path)
 	}
+	for _, line := range clientsMeaning(c) {
+		fmt.Fprintf(t, "clients\t%s\n", line)
+	}
 	for _, name := range config.SortedKeys(c.Origins) {
 		o := c.Origins[name]
 		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",
@@ -210,6 +213,14 @@ func printRoster(w io.Writer, dir string) (unread int, err error) {
 	return problems.Total(), nil
 }
 
+// routeAccess is from where alone a route may be used; empty for everywhere.
+func routeAccess(r *config.Route) string {
+	if len(r.Allow)+len(r.Deny) == 0 {
+		return ""
+	}
+	return "; " + accessMeaning(r.Allow, r.Deny)
+}
+
 func printRoutes(w io.Writer, c *config.Config) {
 	fmt.Fprintln(w, "\nroutes, the exact host first, then the longest path:")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -225,7 +236,7 @@ func printRoutes(w io.Writer, c *config.Config) {
 		if methods == "" {
 			methods = "all methods"
 		}
-		fmt.Fprintf(t, "  [%d]\t%s\t%s\t%s\t%s\n", i, hosts, methods, r.Path, routeMeaning(r))
+		fmt.Fprintf(t, "  [%d]\t%s\t%s\t%s\t%s\n", i, hosts, methods, r.Path, routeMeaning(r)+routeAccess(r))
 	}
 	t.Flush()
 }

@@ -15,7 +15,7 @@ import (
 
 var (
 	mConnections  = gauge("proxy_connections", "Connections of clients that are open.")
-	mParted       = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), by reason.", "reason")
+	mParted       = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), or not let in (denied), by reason.", "reason")
 	mSpools       = gauge("spool_contents", "Requests' contents on their way in, and answers that a slow client takes.")
 	mSpoolMemory  = gauge("spool_memory_bytes", "Memory that they take.")
 	mSpoolDisk    = gauge("spool_disk_bytes", "Disk that they take.")
@@ -29,7 +29,8 @@ var (
 type clientStatus struct {
 	Connections int              `json:"connections"` // open now
 	Parted      map[string]int64 `json:"parted"`      // turned away or cut off, by reason
-	Spool       spoolStatus      `json:"spool"`
+	limitStatus
+	Spool spoolStatus `json:"spool"`
 }
 
 // spoolStatus is about contents that wait on account of slow clients.
@@ -46,7 +47,7 @@ type spoolStatus struct {
 func (s *server) clientReport() clientStatus {
 	p, sp := s.proxy.Stats(), s.spools.Stats()
 	return clientStatus{
-		Connections: p.Connections, Parted: p.Parted,
+		Connections: p.Connections, Parted: p.Parted, limitStatus: limitReport(&p.Clients),
 		Spool: spoolStatus{
 			Contents: sp.Open, Memory: sp.Memory, Disk: sp.Disk, Files: sp.Files,
 			Full: sp.Full, Failures: sp.Failures, Why: sp.Why,
@@ -61,6 +62,7 @@ func printClients(w io.Writer, c *clientStatus) {
 			fmt.Fprintf(w, ", %s %d", reason, n)
 		}
 	}
+	c.limitStatus.print(w)
 	fmt.Fprintln(w)
 	if s := &c.Spool; s.Contents+s.Full+s.Failures > 0 {
 		fmt.Fprintf(w, "spool     %d contents wait, %d bytes of memory, %d of disk, %d times no room", s.Contents, s.Memory, s.Disk, s.Full)
@@ -72,7 +74,8 @@ func printClients(w io.Writer, c *clientStatus) {
 }
 
 func collectClients(ch chan<- prometheus.Metric, s *server) {
-	c := s.clientReport()
+	c, stats := s.clientReport(), s.proxy.Stats()
+	collectLimits(ch, &stats.Clients)
 	mConnections.send(ch, float64(c.Connections))
 	for reason, n := range c.Parted {
 		mParted.send(ch, float64(n), reason)

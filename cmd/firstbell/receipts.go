@@ -212,7 +212,7 @@ func (a *attendant) keysAnswer(context.Context, string, string) proxy.LocalAnswe
 // localRoutes are the routes that come with one that takes check-ins.
 func (a *attendant) localRoutes(checkIn *proxy.Route) []*proxy.Route {
 	return []*proxy.Route{
-		{Hosts: checkIn.Hosts, Methods: []string{"GET"}, Path: checkIn.Path + receiptsUnder + "*", Local: a.desk.answer},
+		{Hosts: checkIn.Hosts, Methods: []string{"GET"}, Path: checkIn.Path + receiptsUnder + "*", Local: a.desk.answer, Access: checkIn.Access},
 		{Hosts: checkIn.Hosts, Methods: []string{"GET"}, Path: keysPath, Local: a.keysAnswer},
 	}
 }

@@ -97,6 +97,10 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
+	clients, err := clientsOf(c)
+	if err != nil {
+		return err
+	}
 	if s.takes.Load() != nil {
 		if err := s.takes.Load().schoolsChanged(c); err != nil {
 			return err
@@ -115,6 +119,7 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	resize(origins)
 	s.proxy.Swap(table)
 	s.proxy.SetLimits(c.Limits.Proxy())
+	s.proxy.SetClients(clients)
 	s.proxy.SetAccess(accessLogOf(c, s.options))
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
 	s.retire(was.origins, origins)

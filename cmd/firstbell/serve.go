@@ -204,12 +204,16 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
+	clients, err := clientsOf(c)
+	if err != nil {
+		return s, err
+	}
 	spools, err := spool.Open(spoolOf(c))
 	if err != nil {
 		return s, fmt.Errorf("opening the spool: %w; name a directory on a disk: spool: {path: /var/lib/firstbell/spool}", err)
 	}
 	s.spools = spools
-	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy()}, table)
+	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy(), Clients: clients}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}

@@ -93,7 +93,8 @@ func TestNoTableGrowsWithItsStrangers(t *testing.T) {
 
 func TestCountsBoundWhatAKeyHasAtOnce(t *testing.T) {
 	c := NewCounts[string]()
-	if !c.Enter("a", 2) || !c.Enter("a", 2) || c.Enter("a", 2) || !c.Enter("b", 2) {
+	first, second := c.Enter("a", 2), c.Enter("a", 2)
+	if !first || !second || c.Enter("a", 2) || !c.Enter("b", 2) {
 		t.Error("want two of each")
 	}
 	c.Leave("a")

@@ -384,3 +384,53 @@ routes: [{hosts: ["*"], origin: lms`+route+`}]
 		}
 	}
 }
+
+func TestClientsAreTrustedAndLimitedSensibly(t *testing.T) {
+	read := func(text, route string) (*Config, Problems) {
+		return Read("firstbell.yaml", []byte(text+`
+origins: {lms: {servers: ["http://10.0.0.5:8080"]}}
+routes: [{hosts: ["*"], origin: lms`+route+`}]
+`))
+	}
+	c, problems := read(`listen: {http: ":8080", proxy_protocol: true}
+clients:
+  trusted: ["10.0.0.0/8", "2001:db8::7"]
+  forwarded: rfc7239
+  deny: ["198.51.100.0/24"]
+  ipv6_prefix: 56
+  per_client: {rate: 50/s, at_once: 100}
+  per_school: {rate: 30/m, burst: 5000, check_ins: false}`, `, allow: ["192.0.2.0/24"]`)
+	if c == nil || len(problems) > 0 {
+		t.Fatalf("got problems, want none:\n%s", problems)
+	}
+	if f := c.Clients; !c.Listen.Proxy || len(f.Trusted) != 2 || f.PerClient.Burst != 250 || f.PerClient.Every() != 20*time.Millisecond ||
+		f.PerSchool.Burst != 5000 || f.PerSchool.Every() != 2*time.Second || c.Routes[0].Allow[0] != "192.0.2.0/24" {
+		t.Errorf("got %+v, want what the file says", f)
+	}
+	for _, m := range []struct{ clients, path, what, fix string }{
+		{`trusted: ["10.0.0.1/8"]`, "clients.trusted[0]", "bits behind its prefix", "10.0.0.0/8"},
+		{`trusted: ["lb.example"]`, "clients.trusted[0]", "not an address", "192.0.2.0/24"},
+		{`trusted: ["0.0.0.0/0"]`, "clients.trusted[0]", "everybody", "10.0.0.0/8"},
+		{`trusted: ["10.0.0.1", "10.0.0.1"]`, "clients.trusted[1]", "twice", "remove"},
+		{`trusted: []`, "clients.trusted", "empty", "leave it out"},
+		{`trusted: ["10.0.0.1"], forwarded: both`, "clients.forwarded", "neither", "rfc7239"},
+		{`forwarded: rfc7239`, "clients.forwarded", "nobody is trusted", "trusted"},
+		{`ipv6_prefix: 8`, "clients.ipv6_prefix", "between 32 and 128", "64"},
+		{`per_client: {rate: 50}`, "clients.per_client.rate", "rate", "50/s"},
+		{`per_client: {burst: 50}`, "clients.per_client.burst", "there is none", "rate"},
+		{`per_client: {check_ins: true}`, "clients.per_client", "nothing is limited", "at_once"},
+		{`per_school: {at_once: -1}`, "clients.per_school.at_once", "number", "100"},
+		{`per_school: {rate: 50/s, check_ins: true}`, "clients.per_school.check_ins", "within a minute", "burst"},
+	} {
+		_, problems := read(`listen: {http: ":8080"}`+"\nclients: {"+m.clients+"}", "")
+		if len(problems) != 1 || problems[0].Path != m.path || !strings.Contains(problems[0].What, m.what) || !strings.Contains(problems[0].Fix, m.fix) {
+			t.Errorf("clients: {%s}: got %v, want a problem at %s with %q and %q", m.clients, problems, m.path, m.what, m.fix)
+		}
+	}
+	if _, problems := read(`listen: {http: ":8080", proxy_protocol: true}`, ""); len(problems) != 1 || problems[0].Path != "listen.proxy_protocol" {
+		t.Errorf("the PROXY protocol of nobody: got %v, want a problem at listen.proxy_protocol", problems)
+	}
+	if _, problems := read(`listen: {http: ":8080"}`, `, deny: ["x"]`); len(problems) != 1 || problems[0].Path != "routes[0].deny[0]" {
+		t.Errorf("a route that denies x: got %v, want a problem at routes[0].deny[0]", problems)
+	}
+}

@@ -21,6 +21,8 @@ func (c *Config) defaults() {
 	if c.Listen.Drain == 0 {
 		c.Listen.Drain = 30 * time.Second
 	}
+	c.Clients.PerClient.defaults()
+	c.Clients.PerSchool.defaults()
 	for _, o := range c.Origins {
 		if o != nil {
 			o.defaults()

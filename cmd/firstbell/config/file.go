@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Listen     Listen                `yaml:"listen" eg:"{http: \":8080\"}"`
 	Limits     Limits                `yaml:"limits" eg:"{connections: 65536}"`
+	Clients    Clients               `yaml:"clients" eg:"{trusted: [\"10.0.0.0/8\"]}"`
 	Ops        Ops                   `yaml:"ops" eg:"{token_file: /etc/firstbell/ops.token}"`
 	Timezone   string                `yaml:"timezone" eg:"Asia/Seoul"`
 	Timetable  *Timetable            `yaml:"timetable"`
@@ -40,7 +41,7 @@ type Listen struct {
 	Drain time.Duration `yaml:"drain" eg:"30s"`              // how long requests under way may take at the end; 30 s unless said
 	Ops   string        `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
 	HTTPS string        `yaml:"https" eg:"\":443\""`         // empty: nothing is encrypted here
-	_     struct{}      `yaml:"proxy_protocol" later:"the PROXY protocol comes with a later one"`
+	Proxy bool          `yaml:"proxy_protocol"`              // connections of clients.trusted begin with its header
 }
 
 // TLS is what clients are shown on listen.https.
@@ -227,8 +228,10 @@ type Route struct {
 	Identity          Identity      `yaml:"identity" eg:"none"`
 	Timeouts          RouteTimeouts `yaml:"timeouts" eg:"{total: 60s}"`
 	TLS               RouteTLS      `yaml:"tls" eg:"{redirect: 308}"`
-	RequestBuffering  *bool         `yaml:"request_buffering"`  // content goes to the origin when all of it is here; yes unless said
-	ResponseBuffering *bool         `yaml:"response_buffering"` // what a slow client does not take waits here, not at the origin; yes unless said
+	RequestBuffering  *bool         `yaml:"request_buffering"`               // content goes to the origin when all of it is here; yes unless said
+	ResponseBuffering *bool         `yaml:"response_buffering"`              // what a slow client does not take waits here, not at the origin; yes unless said
+	Allow             []string      `yaml:"allow" eg:"[\"192.0.2.0/24\"]"`   // addresses that may use it; all unless said
+	Deny              []string      `yaml:"deny" eg:"[\"198.51.100.0/24\"]"` // addresses that may not
 	_                 struct{}      `yaml:"priority" later:"priorities come with a later one"`
 	_                 struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
 	_                 struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`

@@ -24,6 +24,8 @@ func (v *validator) routes() {
 		v.methods(path+".methods", r)
 		v.path(path+".path", r)
 		v.routeTLS(path+".tls", r)
+		v.prefixes(path+".allow", r.Allow)
+		v.prefixes(path+".deny", r.Deny)
 		switch {
 		case r.CheckIn != nil || v.given(path+".check_in"):
 			v.checkInRoute(path, r)

@@ -94,6 +94,7 @@ func (v *validator) all() {
 	v.tls()
 	v.limits()
 	v.spool()
+	v.clients()
 	v.zone()
 	v.timetables()
 	v.schools()
