@@ -15,6 +15,8 @@ require (
 	github.com/maypok86/otter/v2 v2.4.0 // tests: what hit ratios are compared with
 	github.com/molecule-man/go-brrr v1.3.0 // brotli: the bytes of andybalholm/brotli in a third of its time at the levels used
 	github.com/prometheus/client_golang v1.25.0 // /metrics
+	github.com/quic-go/qpack v0.6.0 // fields of HTTP/3 decoded
+	github.com/quic-go/quic-go v0.65.0 // QUIC below HTTP/3
 	github.com/summerwind/h2spec v2.2.1+incompatible // tests: conformance of HTTP/2; the newest that the Go module proxy has
 	github.com/valyala/fasthttp v1.77.0 // tests: connections in memory; benchmarks: the bare server to measure beside
 	github.com/xuri/excelize/v2 v2.11.0 // .xlsx, streamed

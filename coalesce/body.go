@@ -14,6 +14,9 @@ var ErrTooSlow = errors.New("reader fell behind the flight's window")
 // its beginning to its end.
 var ErrTooLate = errors.New("too late to read the whole body")
 
+// ErrGone ends a reader whose client is gone.
+var ErrGone = errors.New("the reader's client is gone")
+
 // ErrAbandoned ends a body that nobody was left to read.
 var ErrAbandoned = errors.New("nobody is left reading")
 
@@ -358,8 +361,9 @@ type Reader struct {
 	lent int   // bytes handed out by the last Next, not yet counted in pos
 	err  error // guarded by body.mu: why the reader was detached
 
-	spill Spill  // guarded by body.mu: the body's, retained
-	back  []byte // what was read from there last
+	spill Spill           // guarded by body.mu: the body's, retained
+	back  []byte          // what was read from there last
+	gone  <-chan struct{} // ends its wait; nil: nothing does
 }
 
 // NewReader returns a reader at the body's beginning, or ErrTooLate when that
@@ -419,10 +423,18 @@ func (r *Reader) Next() ([]byte, error) {
 		}
 		grown := b.grown
 		b.mu.Unlock()
-		<-grown
+		select {
+		case <-grown:
+		case <-r.gone:
+			return nil, ErrGone
+		}
 		b.mu.Lock()
 	}
 }
+
+// Until has Next return ErrGone, where it would wait, once gone is closed. It is
+// called before Next.
+func (r *Reader) Until(gone <-chan struct{}) { r.gone = gone }
 
 // Ready reports whether Next has bytes, or an end, without waiting.
 func (r *Reader) Ready() bool {

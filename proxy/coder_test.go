@@ -102,7 +102,7 @@ func TestCodedOnceAndServedFromThere(t *testing.T) {
 				if got := a.Header.Get("ETag"); got != tag {
 					t.Errorf("%q: ETag %s, want %s", c.accept, got, tag)
 				}
-				if got := a.cacheStatus(); !strings.Contains(got, "; hit; ttl=600"+note) || note == "" && strings.Contains(got, "detail") {
+				if got := a.cacheStatus(); !strings.Contains(got, "; hit; ttl="+ttl(600)+note) || note == "" && strings.Contains(got, "detail") {
 					t.Errorf("%q: Cache-Status %q, want a hit with %q", c.accept, got, note)
 				}
 				if a.ContentLength != int64(len(a.body)) || a.Header.Get("Vary") != "Accept-Encoding" {
@@ -576,7 +576,7 @@ func (k *keeper) stored(x *exchange, s *cache.Stored) {
 // serveHit serves a GET that a connection would have read.
 func (x *exchange) serveHit(p *Proxy, head *http1.Head, out responder) {
 	x.reset()
-	x.method, x.scheme, x.fields, x.out, x.arrived = "GET", "http", head, out, time.Now()
+	x.method, x.scheme, x.fields, x.out, x.arrived = "GET", scheme(), head, out, time.Now()
 	x.authority, x.host = head.Host, head.Host
 	x.target, _ = readTarget(head.Target)
 	p.serve(x)

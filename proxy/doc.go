@@ -16,7 +16,8 @@
 // backlog.go what is not taken of answers. What it may do otherwise, limits.go
 // and pace.go say.
 //
-// Connections of HTTP/1 stay in door.go, conn.go, http1.go and upload.go;
+// Connections of HTTP/1 stay in door.go, conn.go, http1.go and upload.go, those
+// of HTTP/3 in h3door.go, h3conn.go, h3.go and h3upload.go;
 // everything else sees an exchange.
 //
 // Of a malformed request nothing goes further than package http1: there is one

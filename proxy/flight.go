@@ -269,6 +269,9 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 			return p.landedMeanwhile(nil, x) // its beginning is gone
 		}
 	}
+	if x.leave != nil {
+		r.Until(x.leave.Done())
+	}
 	skipped := r.Skip(part.from) // of what lies in the spool
 	src := l.rest(r)
 	if c, ok := src.(*continued); ok {

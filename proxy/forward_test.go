@@ -444,7 +444,7 @@ func TestPassingOnHoldsLittleMemory(t *testing.T) {
 		}
 	}, cached(cache.Policy{MaxObjectBytes: 8 << 20}))
 	peak := watchHeap(t)
-	res, err := g.client.Get("http://school.example/big")
+	res, err := g.client.Get(scheme() + "://school.example/big")
 	if err != nil {
 		t.Fatal(err)
 	}

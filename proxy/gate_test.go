@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,8 @@ type gate struct {
 	cache    *cache.Cache
 	upstream *Upstream
 	ln       *fasthttputil.InmemoryListener
+	secure   *fasthttputil.InmemoryListener // HTTP/1.1 over TLS, where it is served
+	wires    *wires                         // HTTP/3, where it is served
 	client   *http.Client
 	land     func()             // ends the proxy
 	memory   int64              // of the cache; 0: 64 MiB
@@ -108,10 +111,7 @@ func (g *gate) open(t *testing.T, answer http.HandlerFunc, routes func(*Upstream
 func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Route, closeOrigin func()) *gate {
 	g.t.Helper()
 	g.launch(dial, routes)
-	transport := &http.Transport{
-		DialContext:        func(context.Context, string, string) (net.Conn, error) { return g.ln.Dial() },
-		DisableCompression: true, MaxIdleConnsPerHost: 1000,
-	}
+	transport := g.transport()
 	g.client = &http.Client{Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	g.t.Cleanup(func() {
@@ -121,6 +121,48 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 		g.cache.Close()
 	})
 	return g
+}
+
+// transport is how g's client speaks to the proxy.
+func (g *gate) transport() interface {
+	http.RoundTripper
+	CloseIdleConnections()
+} {
+	switch protocol() {
+	case "h3":
+		g.startHTTP3()
+		return &crowd{g: g}
+	case "https":
+		g.startTLS()
+		return &http.Transport{
+			DialTLSContext: func(_ context.Context, _, address string) (net.Conn, error) {
+				c, err := g.secure.Dial()
+				if err != nil {
+					return nil, err
+				}
+				return tls.Client(c, clientTLS(address, "http/1.1")), nil
+			},
+			DisableCompression: true, MaxIdleConnsPerHost: 1000,
+		}
+	}
+	return &http.Transport{
+		DialContext:        func(context.Context, string, string) (net.Conn, error) { return g.ln.Dial() },
+		DisableCompression: true, MaxIdleConnsPerHost: 1000,
+	}
+}
+
+// startTLS has g's proxy serve TLS, too.
+func (g *gate) startTLS() {
+	g.secure = fasthttputil.NewInmemoryListener()
+	served := make(chan error, 1)
+	go func() { served <- g.proxy.ServeTLS(g.secure, serverTLS(Protocols...)) }()
+	land := g.land
+	g.land = func() {
+		land()
+		if err := <-served; err != nil {
+			g.t.Errorf("Serve over TLS: %v", err)
+		}
+	}
 }
 
 // launch puts the proxy before whatever dial reaches. land ends it, but for its
@@ -179,7 +221,7 @@ func (g *gate) get(path string, fields ...string) *answer { return g.do("GET", p
 
 func (g *gate) do(method, path string, body io.Reader, fields ...string) *answer {
 	g.t.Helper()
-	req, err := http.NewRequest(method, "http://school.example"+path, body)
+	req, err := http.NewRequest(method, scheme()+"://school.example"+path, body)
 	if err != nil {
 		g.t.Errorf("%s %s: %v", method, path, err)
 		return &answer{Response: &http.Response{Header: http.Header{}}, err: err}
@@ -188,8 +230,11 @@ func (g *gate) do(method, path string, body io.Reader, fields ...string) *answer
 		name, value, _ := strings.Cut(f, ": ")
 		if name == "Host" {
 			req.Host = value
+			if protocol() != "http" {
+				req.URL.Host = value // a connection is for one host
+			}
 		}
-		req.Header.Add(name, value)
+		req.Header.Add(name, strings.Trim(value, " \t"))
 	}
 	began := time.Now()
 	res, err := g.client.Do(req)
@@ -229,6 +274,20 @@ func (g *gate) raw(request string) string {
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	return conversation(c, request)
+}
+
+// rawOverTLS is raw over TLS.
+func (g *gate) rawOverTLS(request string) string {
+	g.t.Helper()
+	c, err := g.secure.Dial()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return conversation(tls.Client(c, clientTLS("school.example", "http/1.1")), request)
+}
+
+func conversation(c net.Conn, request string) string {
 	defer c.Close()
 	go io.WriteString(c, request)
 	c.SetReadDeadline(time.Now().Add(5 * time.Minute))

@@ -246,6 +246,9 @@ func (h *h1) end(b []byte) []byte {
 	if hsts := h.hsts(); hsts != "" {
 		b = appendField(b, "Strict-Transport-Security", hsts)
 	}
+	if at := h.conn.door.proxy.elsewhere(&h.exchange); at != "" {
+		b = appendField(b, "Alt-Svc", at)
+	}
 	h.last = h.last || h.conn.door.proxy.draining.Load()
 	switch {
 	case h.last:

@@ -148,16 +148,16 @@ func TestAFormOfAnotherSiteChecksNobodyIn(t *testing.T) {
 			{[]string{"Sec-Fetch-Site: cross-site"}, 403},
 			{[]string{"Sec-Fetch-Site: same-site"}, 403}, // another school's page
 			{[]string{"Sec-Fetch-Site: none"}, 403},
-			{[]string{"Sec-Fetch-Site: cross-site", "Origin: http://school.example"}, 403},
+			{[]string{"Sec-Fetch-Site: cross-site", "Origin: " + scheme() + "://school.example"}, 403},
 			{[]string{"Origin: http://evil.example"}, 403},
 			{[]string{"Origin: null"}, 403},
-			{[]string{"Origin: http://school.example.evil.example"}, 403},
+			{[]string{"Origin: " + scheme() + "://school.example.evil.example"}, 403},
 			{[]string{"Origin: http://evil.school.example"}, 403},
 			{[]string{"Origin: file://school.example"}, 403},
-			{[]string{"Origin: http://school.example:8080"}, 403},
+			{[]string{"Origin: " + scheme() + "://school.example:8080"}, 403},
 			{[]string{"Sec-Fetch-Site: same-origin", "Origin: null"}, 200},
 			{[]string{"Sec-Fetch-Site: same-origin"}, 200},
-			{[]string{"Origin: http://school.example"}, 200},
+			{[]string{"Origin: " + scheme() + "://school.example"}, 200},
 			{[]string{"Origin: https://SCHOOL.example"}, 200},
 			{[]string{"Origin: https://school.example", "Host: school.example:443"}, 200},
 		} {
@@ -201,7 +201,7 @@ func TestNobodyIsToldHowToGetIn(t *testing.T) {
 			}
 		}
 		a := g.get("/me?a=b", "Accept: text/html,*/*")
-		if want := "https://login.example/?return=http%3A%2F%2Fschool.example%2Fme%3Fa%3Db"; a.StatusCode != 302 || a.Header.Get("Location") != want || a.Header.Get("Cache-Control") != "no-store" {
+		if want := "https://login.example/?return=" + scheme() + "%3A%2F%2Fschool.example%2Fme%3Fa%3Db"; a.StatusCode != 302 || a.Header.Get("Location") != want || a.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("a browser: got %d to %q, want 302 to %q, not stored", a.StatusCode, a.Header.Get("Location"), want)
 		}
 		if d.records.Load() != 0 || len(g.fetched()) != 1 {

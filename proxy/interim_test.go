@@ -78,6 +78,7 @@ func TestHTTP10KnowsNoInformationalResponses(t *testing.T) {
 // and in pieces: what belongs to the second must not come before, or within,
 // the answer to the first.
 func TestInformationalResponsesKeepTheirPlace(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		long := strings.Repeat("x", 5000)
 		first := says("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 5000\r\n\r\n" + long)

@@ -102,11 +102,13 @@ func visitorOf(a net.Addr) netip.Addr { return visitor(addrOf(a)) }
 
 // addrOf is the IP address of a; invalid where it has none.
 func addrOf(a net.Addr) netip.Addr {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Addr()
+	case *net.UDPAddr:
+		return a.AddrPort().Addr()
 	}
-	return tcp.AddrPort().Addr()
+	return netip.Addr{}
 }
 
 func visitor(a netip.Addr) netip.Addr {

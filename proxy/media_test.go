@@ -433,13 +433,11 @@ func theWholeTakesThePlaceOfItsBlocks(t *testing.T, g *gate, c *cinema) {
 func whoLeavesHasNothingFetched(t *testing.T, g *gate, c *cinema) {
 	c.fill(6 * mib)
 	c.pause = 10 * time.Second
-	conn, err := g.ln.Dial()
-	if err != nil {
-		t.Fatal(err)
+	res, leave := g.begin(c.path, "Range: bytes=0-")
+	if r := <-res; r != nil {
+		io.ReadFull(r.Body, make([]byte, 1000))
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: school.example\r\nRange: bytes=0-\r\n\r\n", c.path)
-	io.ReadFull(conn, make([]byte, 1000))
-	conn.Close()
+	leave()
 	time.Sleep(30 * time.Second)
 	if s := g.upstream.Limit.Stats(); s.InUse != 0 {
 		t.Errorf("%d places at the origin are held for who has left", s.InUse)

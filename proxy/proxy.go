@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"firstbell/coalesce"
 	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/http3"
 	"firstbell/proxy/spool"
 )
 
@@ -68,6 +70,7 @@ type Proxy struct {
 	counters counters
 	draining atomic.Bool
 	limits   atomic.Pointer[Limits]
+	altSvc   atomic.Pointer[string]  // where HTTP/3 is; nil: nowhere
 	clients  atomic.Pointer[Clients] // nil: nothing is to be found out or limited
 
 	allowances *allowances
@@ -79,9 +82,10 @@ type Proxy struct {
 	end  context.CancelFunc
 	work sync.WaitGroup // fetches under way
 
-	mu        sync.Mutex // guards listeners
+	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
 	serving   sync.WaitGroup // Serve, by listener
+	quicDoors []*quicDoor
 }
 
 // New returns a proxy that serves the table.
@@ -107,6 +111,10 @@ func New(o Options, t *Table) *Proxy {
 	}
 	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
 	p.counters.refusedHeads = make([]atomic.Int64, len(head.Refusals()))
+	p.counters.h3Errors = make(map[http3.Code]*atomic.Int64)
+	for _, code := range http3.Codes() {
+		p.counters.h3Errors[code] = new(atomic.Int64)
+	}
 	p.access.set(o.Access, p.log)
 	p.SetLimits(o.Limits)
 	p.allowances = newAllowances()
@@ -211,14 +219,28 @@ func (p *Proxy) shut() {
 	for _, ln := range p.listeners {
 		_ = ln.Close() // who closed it already has the error
 	}
+	doors := p.quicDoors
 	p.mu.Unlock()
 	p.door.drain()
+	for _, d := range doors {
+		d.drain()
+	}
 }
 
 // finish answers what is under way, and ends.
 func (p *Proxy) finish(ctx context.Context) error {
 	defer p.end()
+	p.mu.Lock()
+	doors := p.quicDoors
+	p.mu.Unlock()
+	ended := make(chan error, len(doors))
+	for _, d := range doors {
+		go func() { ended <- d.shutdown(ctx) }()
+	}
 	err := p.door.shutdown(ctx)
+	for range doors {
+		err = cmp.Or(err, <-ended)
+	}
 	p.coder.close()
 	done := make(chan struct{})
 	go func() { p.work.Wait(); close(done) }()

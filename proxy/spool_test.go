@@ -28,7 +28,7 @@ func TestAFilmNeverIsInMemory(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(25)) // garbage is no part of what is held
 	peak := watchHeap(t)
 	open := func() *http.Response {
-		res, err := g.client.Get("http://school.example/film")
+		res, err := g.client.Get(scheme() + "://school.example/film")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"firstbell/cache"
 	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/http3"
 )
 
 // outcome says what became of an exchange, for counters and the access log.
@@ -71,6 +72,9 @@ type counters struct {
 	contradictions contradictions
 
 	refusedHeads []atomic.Int64 // by the index of a head.Refusal
+	quicRefused  atomic.Int64
+	h3Resets     atomic.Int64
+	h3Errors     map[http3.Code]*atomic.Int64 // never changed
 }
 
 const stripes = 8
@@ -107,6 +111,13 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 // HTTP/3.
 func (c *counters) malformedHead(r *head.Refusal) { c.refusedHeads[r.Index].Add(1) }
 
+// http3Error counts a breach of HTTP/3.
+func (c *counters) http3Error(code http3.Code) {
+	if n := c.h3Errors[code]; n != nil {
+		n.Add(1)
+	}
+}
+
 // malformed counts what has no single meaning as a request.
 func (c *counters) malformed(r *http1.Refusal) { c.refused[r.Index].Add(1) }
 
@@ -141,9 +152,38 @@ type Stats struct {
 	Greeting    int   // handshakes under way
 	Misdirected int64 // requests for a host that their connection is not for (421)
 
+	HTTP3 HTTP3Stats
+
 	// Contradictions counts, by school, requests that spoke for somebody else
 	// than their credential does.
 	Contradictions map[string]uint64
+}
+
+// HTTP3Stats are counts of HTTP/3.
+type HTTP3Stats struct {
+	Connections    int64            // open now
+	Handshakes     int64            // under way now
+	RefusedConns   int64            // as there were too many
+	RequestsLeft   int64            // given up by the client
+	ProtocolErrors map[string]int64 // by the name of the code that they were answered with
+}
+
+func (p *Proxy) http3Stats() HTTP3Stats {
+	st := HTTP3Stats{
+		RefusedConns:   p.counters.quicRefused.Load(),
+		RequestsLeft:   p.counters.h3Resets.Load(),
+		ProtocolErrors: make(map[string]int64, len(p.counters.h3Errors)),
+	}
+	for code, n := range p.counters.h3Errors {
+		st.ProtocolErrors[code.String()] = n.Load()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.quicDoors {
+		st.Connections += d.open.Load()
+		st.Handshakes += d.handshaking.Load()
+	}
+	return st
 }
 
 // LatencyBucket counts exchanges that took less than Below.
@@ -187,6 +227,7 @@ func (p *Proxy) Stats() Stats {
 	for _, r := range head.Refusals() {
 		st.Malformed[r.Reason] += c.refusedHeads[r.Index].Load()
 	}
+	st.HTTP3 = p.http3Stats()
 	for c := range cache.OtherCoding {
 		st.Coded[c.String()] = p.coder.made[c].Load()
 	}

@@ -80,6 +80,7 @@ type tlsGate struct {
 
 func newTLSGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Route, names ...string) *tlsGate {
 	t.Helper()
+	overHTTP(t) // it is TLS in any case, over sockets
 	var g *tlsGate
 	i := newIssuer(t)
 	store, err := certs.New(certs.Options{Serves: func(host string) bool { return g.proxy.Serves(host) }})

@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"attendance/seal":        0,
 	"proxy/http1":            0,
 	"proxy/spool":            0,
+	"proxy/http3":            0,
 	"proxy/peer":             0,
 	"proxy/head":             0,
 	"cache/disk":             0,
@@ -49,8 +50,9 @@ var floors = map[string]int{
 var modules = map[string][]string{
 	"cmd/firstbell":        {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
 	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
-	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "golang.org/x/sys"},
 	"proxy/http2":          {"golang.org/x/net/http2/hpack"},
+	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},
+	"proxy/http3":          {"github.com/quic-go/qpack", "golang.org/x/net/http2/hpack"},
 	"proxy/identity":       {"github.com/golang-jwt/jwt/v5"},
 	"cache/disk":           {"github.com/zeebo/xxh3"},
 	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
@@ -59,7 +61,7 @@ var modules = map[string][]string{
 	"attendance/wal":       {"golang.org/x/sys"},
 }
 
-var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4"}
+var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/quic-go/qpack"}
 
 // benchModules are what bench may use, test or not: it measures beside them, and
 // decodes what comes coded.

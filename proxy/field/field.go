@@ -101,9 +101,10 @@ func EqualName(a []byte, b string) bool {
 }
 
 // hopByHop are the fields that belong to one connection (RFC 9110 section
-// 7.6.1). Proxy-Connection is no standard's, but is sent all the same.
+// 7.6.1). Proxy-Connection is no standard's, but is sent all the same; Alt-Svc
+// (RFC 7838) tells of another way to the server that sent it, past us.
 var hopByHop = [...]string{
-	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Alt-Svc", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 	"Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
