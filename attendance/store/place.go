@@ -83,6 +83,16 @@ func readPlace(dir string) (*place, error) {
 	return p, nil
 }
 
+// KnownPosition is the position that the store of the journal in dir was last
+// known to have, without asking it; 0 where nobody knows.
+func KnownPosition(dir string) (uint64, error) {
+	p, err := readPlace(dir)
+	if err != nil {
+		return 0, err
+	}
+	return p.known.Load(), nil
+}
+
 // note remembers the position. It is a hint, so an error is none.
 func (p *place) note(next uint64) {
 	p.known.Store(next)

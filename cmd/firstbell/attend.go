@@ -167,24 +167,37 @@ func runKeys(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return err
 }
 
+// attendance is what takes check-ins; without it w is told, and it is nil.
+func (s *server) attendance(w http.ResponseWriter) *attendant {
+	takes := s.takes.Load()
+	switch {
+	case takes != nil:
+	case s.now.Load().config.Attendance == nil:
+		http.Error(w, "there is no attendance section", http.StatusNotFound)
+	default:
+		http.Error(w, "the journal changes hands; ask again in a moment", http.StatusServiceUnavailable)
+	}
+	return takes
+}
+
 // serveRotate answers POST /attendance/keys/rotate.
 func (s *server) serveRotate(w http.ResponseWriter, _ *http.Request) {
-	if s.takes.Load() == nil {
-		http.Error(w, "there is no attendance section", http.StatusNotFound)
+	takes := s.attendance(w)
+	if takes == nil {
 		return
 	}
-	if err := s.takes.Load().rotateKeys(); err != nil {
+	if err := takes.rotateKeys(); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	key, made := s.takes.Load().keys.Current()
+	key, made := takes.keys.Current()
 	sayJSON(w, http.StatusOK, map[string]any{"key": key.ID.String(), "made": made})
 }
 
 // serveRecompute answers POST /attendance/recompute.
 func (s *server) serveRecompute(w http.ResponseWriter, r *http.Request) {
-	if s.takes.Load() == nil {
-		http.Error(w, "there is no attendance section", http.StatusNotFound)
+	takes := s.attendance(w)
+	if takes == nil {
 		return
 	}
 	var ask recomputeAsk
@@ -202,7 +215,7 @@ func (s *server) serveRecompute(w http.ResponseWriter, r *http.Request) {
 	schools, err := schoolsOf(c)
 	var done *recomputed
 	if err == nil {
-		done, err = s.takes.Load().recompute(r.Context(), schools, &ask)
+		done, err = takes.recompute(r.Context(), schools, &ask)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -37,7 +37,7 @@ type attendant struct {
 
 	stopTaking func() // ends the recorder
 	recording  sync.WaitGroup
-	stopJobs   func() // ends what carries on
+	stopJobs   func() // ends what carries on; nil: nothing does
 	jobs       sync.WaitGroup
 	lastErr    error // of the recorder; read after recording is done
 }
@@ -78,21 +78,28 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger, rea
 	if err != nil {
 		return a, err
 	}
-	if a.store, err = store.Open(ctx, storeOptions(conf)); err != nil {
-		return a, err
-	}
-	if a.journal, err = wal.Open(journalOptions(conf, a.store.Known())); err != nil {
-		return a, err
-	}
-	for _, d := range a.journal.Damage() {
-		logDamage(log, d)
-	}
-	if a.keys, err = attendance.OpenKeys(conf.Signing.Keys); err != nil {
-		return a, err
-	}
 	a.desk = newReceiptDesk(a)
-	if err = a.openRecorder(conf, schools, ready); err != nil {
-		return a, err
+	if ready == nil {
+		if a.store, err = store.Open(ctx, storeOptions(conf)); err != nil {
+			return a, err
+		}
+		if err = a.openJournal(conf, schools, a.store.Known(), nil); err != nil {
+			return a, err
+		}
+	} else {
+		// Check-ins wait: they come before all else.
+		if err = a.openJournal(conf, schools, ready.known, ready); err != nil {
+			return a, err
+		}
+		a.beginTaking(ready.work)
+		ready.clerk.goTo(a.recorder, a.recorder)
+		if err = ready.othersFree(ctx); err != nil {
+			return a, err
+		}
+		if a.store, err = store.Open(ctx, storeOptions(conf)); err != nil {
+			return a, err
+		}
+		defer ready.notify.Store(a)
 	}
 	if a.toStore, err = a.openDelivery(attendance.DeliveryConfig{Name: "store", Target: a.store, Known: a.store.Known(), BulkMax: storeBulkMax, Gather: storeGather}); err != nil {
 		return a, err
@@ -103,6 +110,21 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger, rea
 		}
 	}
 	return a, nil
+}
+
+// openJournal opens the journal and what reads and seals it; known is a position
+// that is known to be taken.
+func (a *attendant) openJournal(conf *config.Attendance, schools *attendance.Schools, known uint64, ready *preparation) (err error) {
+	if a.journal, err = wal.Open(journalOptions(conf, known)); err != nil {
+		return err
+	}
+	for _, d := range a.journal.Damage() {
+		logDamage(a.log, d)
+	}
+	if a.keys, err = attendance.OpenKeys(conf.Signing.Keys); err != nil {
+		return err
+	}
+	return a.openRecorder(conf, schools, ready)
 }
 
 func storeOptions(conf *config.Attendance) store.Options {
@@ -120,7 +142,6 @@ func (a *attendant) openRecorder(conf *config.Attendance, schools *attendance.Sc
 	if ready != nil {
 		a.recorder = ready.recorder
 		a.recorder.SetKey(key)
-		ready.notify.Store(a)
 		return a.recorder.CatchUp(a.journal, attendance.ReadJournal(past))
 	}
 	secret, err := attendance.OpenSecret(conf.Journal, a.journal.Next() <= 1)
@@ -213,9 +234,7 @@ func (a *attendant) collecting(name string) *sinkDelivery {
 
 // start begins to take check-ins and to carry them on.
 func (a *attendant) start(s *server) {
-	ctx, cancel := context.WithCancel(s.work)
-	a.stopTaking = cancel
-	a.recording.Go(func() { a.lastErr = a.recorder.Run(ctx) })
+	a.beginTaking(s.work)
 	work, end := context.WithCancel(s.work)
 	a.stopJobs = end
 	carry := func(name string, run func(context.Context) error) {
@@ -235,14 +254,26 @@ func (a *attendant) start(s *server) {
 	s.clerk.goTo(a.recorder, a.recorder)
 }
 
-// handOver ends all at once and lets everything go, for another process to take:
-// those that joined a batch are still written and answered; what is not
-// delivered is for the other to deliver.
-func (a *attendant) handOver() error {
+// beginTaking begins to take check-ins, unless it has begun.
+func (a *attendant) beginTaking(work context.Context) {
+	if a.stopTaking != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(work)
+	a.stopTaking = cancel
+	a.recording.Go(func() { a.lastErr = a.recorder.Run(ctx) })
+}
+
+// handOver ends all at once and closes the journal, for another process to take:
+// those that joined a batch are still written and answered. rest lets go of
+// everything else; what is not delivered is for the other to deliver.
+func (a *attendant) handOver() (rest func() error, err error) {
 	a.stopJobs()
-	err := a.finish()
-	a.jobs.Wait()
-	return errors.Join(err, a.letGo())
+	err = errors.Join(a.finish(), a.journal.Close())
+	return func() error {
+		a.jobs.Wait()
+		return a.letGo()
+	}, err
 }
 
 // finish takes no more check-ins; those that joined a batch are still written
@@ -253,7 +284,9 @@ func (a *attendant) finish() error {
 	}
 	a.stopTaking()
 	a.recording.Wait()
-	return a.lastErr
+	err := a.lastErr
+	a.lastErr = nil // it is told once
+	return err
 }
 
 // closeMax is how long the store may take at the end to hold what the journal
@@ -262,18 +295,20 @@ const closeMax = 5 * time.Second
 
 // close lets everything go, after the last check-ins went into the store.
 func (a *attendant) close() error {
-	if a.stopJobs != nil {
-		a.stopJobs()
-		a.jobs.Wait()
+	err := a.finish() // of no effect but where opening the rest went wrong
+	if a.stopJobs == nil {
+		return errors.Join(err, a.letGo())
 	}
-	if a.toStore != nil && a.stopTaking != nil {
+	a.stopJobs()
+	a.jobs.Wait()
+	if a.toStore != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeMax)
 		if err := a.toStore.Drain(ctx); err != nil {
 			a.log.Warn("the store is behind the journal; the next start goes on", "error", err)
 		}
 		cancel()
 	}
-	return a.letGo()
+	return errors.Join(err, a.letGo())
 }
 
 // letGo closes all that was opened.

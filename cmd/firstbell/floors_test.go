@@ -48,17 +48,18 @@ var floors = map[string]int{
 // modules says which modules from outside a package may import, beside the
 // standard library. Test files may also use testModules.
 var modules = map[string][]string{
-	"cmd/firstbell":        {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
-	"cmd/firstbell/config": {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
-	"proxy/http2":          {"golang.org/x/net/http2/hpack"},
-	"proxy":                {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},
-	"proxy/http3":          {"github.com/quic-go/qpack", "golang.org/x/net/http2/hpack"},
-	"proxy/identity":       {"github.com/golang-jwt/jwt/v5"},
-	"cache/disk":           {"github.com/zeebo/xxh3"},
-	"attendance/store":     {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
-	"attendance/sink":      {"github.com/klauspost/compress"},
-	"attendance/export":    {"github.com/xuri/excelize/v2"},
-	"attendance/wal":       {"golang.org/x/sys"},
+	"cmd/firstbell":          {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
+	"cmd/firstbell/config":   {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
+	"proxy/http2":            {"golang.org/x/net/http2/hpack"},
+	"proxy":                  {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},
+	"proxy/http3":            {"github.com/quic-go/qpack", "golang.org/x/net/http2/hpack"},
+	"proxy/identity":         {"github.com/golang-jwt/jwt/v5"},
+	"cache/disk":             {"github.com/zeebo/xxh3"},
+	"attendance/store":       {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
+	"attendance/sink":        {"github.com/klauspost/compress"},
+	"attendance/export":      {"github.com/xuri/excelize/v2"},
+	"attendance/wal":         {"golang.org/x/sys"},
+	"cmd/firstbell/handover": {"golang.org/x/sys"},
 }
 
 var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/quic-go/qpack"}

@@ -136,6 +136,11 @@ var (
 	mReloads      = counter("config_reloads_total", "Files put in force while running.")
 	mReloadsBad   = counter("config_reloads_failed_total", "Files refused while running.")
 	mReloadBad    = gauge("config_reload_failed", "1 when the last file was refused and the one before it is in force.")
+	mGeneration   = gauge("generation", "1, and one more with each process that took over from the one before.")
+	mBefore       = gauge("upgrade_draining", "1 while the process before this one answers what it has left.")
+	mUpgradesBad  = counter("upgrades_failed_total", "New processes that did not become ready and were given up.")
+	mHandWaited   = counter("upgrade_checkin_waits_total", "Times that a check-in waited because the journal changed hands.")
+	mHandTurned   = counter("upgrade_checkins_refused_total", "Check-ins that waited in vain, or were too many to wait.")
 	mLoaded       = gauge("config_loaded_timestamp_seconds", "When the file in force was read.")
 )
 
@@ -149,15 +154,25 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	collectClients(ch, s)
 	collectCache(ch, s)
 	collectOrigins(ch, s)
-	if s.takes.Load() != nil {
-		collectAttendance(ch, s.takes.Load())
+	if takes := s.takes.Load(); takes != nil {
+		collectAttendance(ch, takes)
 	}
+	collectProcess(ch, s)
 	collectIdentities(ch, s)
 	mReloads.send(ch, float64(s.reloads.good.Load()))
 	mReloadsBad.send(ch, float64(s.reloads.bad.Load()))
 	last := s.reloads.latest.Load()
 	mReloadBad.send(ch, truth(last != nil && !last.OK))
 	mLoaded.send(ch, float64(s.now.Load().loaded.UnixMilli())/1000)
+}
+
+func collectProcess(ch chan<- prometheus.Metric, s *server) {
+	p := s.processReport()
+	mGeneration.send(ch, float64(p.Generation))
+	mBefore.send(ch, truth(p.Before != 0))
+	mUpgradesBad.send(ch, float64(p.UpgradesFailed))
+	mHandWaited.send(ch, float64(p.Waited))
+	mHandTurned.send(ch, float64(p.TurnedAway))
 }
 
 func truth(b bool) float64 {

@@ -97,8 +97,11 @@ func (s *server) notReady() string {
 	if !s.ready.Load() {
 		return "not serving: starting or draining"
 	}
-	if s.takes.Load() != nil {
-		if h := s.takes.Load().journal.Health(); h.Why != nil {
+	if s.bereft.Load() {
+		return "the journal was let go for an upgrade that failed, and cannot be had again yet"
+	}
+	if takes := s.takes.Load(); takes != nil {
+		if h := takes.journal.Health(); h.Why != nil {
 			return "the journal takes no check-ins (" + h.State.String() + "): " + h.Why.Error()
 		}
 	}

@@ -266,8 +266,8 @@ func (a *attendant) handle(ctx context.Context, ask *parkedAsk) (*parkedDone, er
 
 // serveParked answers POST /attendance/parked.
 func (s *server) serveParked(w http.ResponseWriter, r *http.Request) {
-	if s.takes.Load() == nil {
-		http.Error(w, "there is no attendance section", http.StatusNotFound)
+	takes := s.attendance(w)
+	if takes == nil {
 		return
 	}
 	var ask parkedAsk
@@ -281,7 +281,7 @@ func (s *server) serveParked(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, wrong, http.StatusBadRequest)
 		return
 	}
-	done, err := s.takes.Load().handle(r.Context(), &ask)
+	done, err := takes.handle(r.Context(), &ask)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

@@ -34,8 +34,11 @@ func (s *server) reload(by string) *reloaded {
 	s.reloads.mu.Lock()
 	defer s.reloads.mu.Unlock()
 	out := &reloaded{At: time.Now(), By: by}
-	if s.upgrades.busy.Load() {
+	switch {
+	case s.upgrades.busy.Load():
 		return s.reloadedTo(out, []string{"an upgrade is under way: the new process reads the file; try again should it be given up"})
+	case s.bereft.Load():
+		return s.reloadedTo(out, []string{"the journal was let go for an upgrade that failed, and cannot be had again yet; the log says why"})
 	}
 	c, problems := config.Load(s.options.file)
 	for _, p := range problems.Warnings() {
@@ -93,7 +96,8 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
-	table, err := tableOf(c, origins, who, s.takes.Load())
+	takes := s.takes.Load()
+	table, err := tableOf(c, origins, who, takes)
 	if err != nil {
 		return err
 	}
@@ -101,8 +105,8 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	if err != nil {
 		return err
 	}
-	if s.takes.Load() != nil {
-		if err := s.takes.Load().schoolsChanged(c); err != nil {
+	if takes != nil {
+		if err := takes.schoolsChanged(c); err != nil {
 			return err
 		}
 	}
@@ -124,22 +128,23 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
 	s.retire(was.origins, origins)
 	was.who.retire(who)
-	if s.takes.Load() != nil {
+	if takes != nil {
 		if sinks != nil {
-			s.takes.Load().renewCredentials(sinks)
+			takes.renewCredentials(sinks)
 		}
-		s.takes.Load().retryNow()
+		takes.retryNow()
 	}
 	return nil
 }
 
 // sinksAreThere wants every route that collects to have its sink by now.
 func (s *server) sinksAreThere(c *config.Config) error {
+	takes := s.takes.Load()
 	for i, r := range c.Routes {
 		if r.Collect == nil {
 			continue
 		}
-		if s.takes.Load() == nil || s.takes.Load().collecting(r.Collect.Sink) == nil {
+		if takes == nil || takes.collecting(r.Collect.Sink) == nil {
 			return fmt.Errorf("routes[%d] collects for the sink %s, and that begins only with a restart", i, r.Collect.Sink)
 		}
 	}

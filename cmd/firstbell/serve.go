@@ -128,6 +128,7 @@ type server struct {
 	handing    *handing        // set once upgrades.replaced is closed
 	stopping   context.Context // done when this process is to end
 	stop       context.CancelFunc
+	bereft     atomic.Bool // what was let go for a new process cannot be had again yet
 
 	ready   atomic.Bool
 	reloads reloads
@@ -161,6 +162,9 @@ func boundMemory(cacheBytes int64) {
 // nothing is left open.
 func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logger, in *inherited) (s *server, err error) {
 	s = &server{log: log, options: o, started: time.Now(), inherited: in, generation: 1, clerk: newClerk()}
+	if in.heir != nil {
+		s.clerk = in.heir.clerk
+	}
 	s.stopping, s.stop = context.WithCancel(ctx)
 	s.alone, s.upgrades.replaced, s.upgrades.hurry = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.work, s.end = context.WithCancel(context.WithoutCancel(ctx))
@@ -230,10 +234,24 @@ func (s *server) openWhatOneHas(ctx context.Context, c *config.Config) error {
 		return fmt.Errorf("reading the journal: %w", err)
 	}
 	if ready != nil {
+		ready.work, ready.clerk = s.work, s.clerk
 		s.clerk.goTo(nil, ready.recorder)
 	}
 	if err := in.release(ctx); err != nil {
 		return err
+	}
+	if c.Attendance != nil {
+		if ready == nil {
+			err = in.othersFree(ctx)
+		}
+		var takes *attendant
+		if err == nil {
+			takes, err = openAttendance(ctx, c, s.log, ready)
+		}
+		if err != nil {
+			return fmt.Errorf("starting attendance: %w", err)
+		}
+		s.takes.Store(takes)
 	}
 	if s.cache, err = cache.New(cacheOf(c)); err != nil {
 		return fmt.Errorf("making the cache: %w", err)
@@ -243,14 +261,6 @@ func (s *server) openWhatOneHas(ctx context.Context, c *config.Config) error {
 		s.twin = newTwin(before.Link, handover.OldService, s.log)
 		s.cache.SetPeer(s.twin)
 	}
-	if c.Attendance == nil {
-		return nil
-	}
-	takes, err := openAttendance(ctx, c, s.log, ready)
-	if err != nil {
-		return fmt.Errorf("starting attendance: %w", err)
-	}
-	s.takes.Store(takes)
 	return nil
 }
 
@@ -302,10 +312,12 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 		}()
 	}
 	s.ready.Store(true)
-	s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version, "generation", s.generation)
 	err := s.announce()
 	if err == nil {
 		err = s.tellSystem()
+	}
+	if err == nil {
+		s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version, "generation", s.generation)
 	}
 	replaced := false
 	for serving := err == nil; serving; {

@@ -242,8 +242,8 @@ func (s *server) report() *statusReport {
 	for _, name := range config.SortedKeys(now.origins) {
 		r.Origins = append(r.Origins, originReport(name, now.origins[name]))
 	}
-	if s.takes.Load() != nil {
-		r.Attendance = s.takes.Load().report()
+	if takes := s.takes.Load(); takes != nil {
+		r.Attendance = takes.report()
 	}
 	for _, v := range now.who.list() {
 		r.Identities = append(r.Identities, identityReport(v))

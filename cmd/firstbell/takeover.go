@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"firstbell/attendance"
+	"firstbell/attendance/store"
 	"firstbell/attendance/wal"
 	"firstbell/cache"
 	"firstbell/cmd/firstbell/config"
@@ -33,6 +34,7 @@ import (
 // heir is this process, for the process that it takes over from: that calls its
 // methods (see net/rpc). Who calls before this process serves waits a while.
 type heir struct {
+	clerk *clerk // takes check-ins before all else is there
 	s     *server
 	ready chan struct{} // closed once s is set, and serves
 }
@@ -58,22 +60,14 @@ func (h *heir) server() (*server, error) {
 
 // Take is what nextDesk asks for.
 func (h *heir) Take(p attendance.Press, a *DeskAnswer) (err error) {
-	s, err := h.server()
-	if err != nil {
-		return err
-	}
-	a.Receipt, err = s.clerk.Take(s.work, p)
+	a.Receipt, err = h.clerk.Take(context.Background(), p)
 	a.say(err)
 	return nil
 }
 
 // Collect is what nextDesk asks for.
 func (h *heir) Collect(it attendance.Item, a *DeskAnswer) (err error) {
-	s, err := h.server()
-	if err != nil {
-		return err
-	}
-	a.ID, err = s.clerk.Collect(s.work, it)
+	a.ID, err = h.clerk.Collect(context.Background(), it)
 	a.say(err)
 	return nil
 }
@@ -149,7 +143,7 @@ func inherit() (*inherited, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inherited{sockets: sockets, before: before, heir: &heir{ready: make(chan struct{})}}
+	in := &inherited{sockets: sockets, before: before, heir: &heir{clerk: newClerk(), ready: make(chan struct{})}}
 	if before != nil {
 		err = before.Talk(in.heir)
 	}
@@ -174,7 +168,12 @@ func (in *inherited) failed(why error) {
 // still writes it.
 type preparation struct {
 	recorder *attendance.Recorder
-	notify   atomic.Pointer[attendant] // who hears of appends, once there is one
+	known    uint64                    // a position that the store has
+	notify   atomic.Pointer[attendant] // who hears of appends, once all is open
+
+	work       context.Context // of the process
+	clerk      *clerk          // who goes to the recorder as soon as it takes check-ins
+	othersFree func(context.Context) error
 }
 
 // JournalAt is where the old process's journal is, and how far it goes.
@@ -216,7 +215,10 @@ func (in *inherited) prepare(ctx context.Context, c *config.Config) (*preparatio
 		return nil, err
 	}
 	defer past.Close()
-	ready := &preparation{}
+	ready := &preparation{othersFree: in.othersFree}
+	if ready.known, err = store.KnownPosition(conf.Journal); err != nil {
+		return nil, err
+	}
 	ready.recorder, err = attendance.New(attendance.Config{
 		Journal: attendance.ReadJournal(past), Until: at.Next, Secret: secret, Schools: schools, Grace: conf.Grace,
 		OnAppend: func(next uint64) {
@@ -232,6 +234,24 @@ func (in *inherited) prepare(ctx context.Context, c *config.Config) (*preparatio
 // is under way is written, and deliveries are broken off.
 const releaseMax = 20 * time.Second
 
+// othersFree waits until the old process has let go of store and sinks, too.
+func (in *inherited) othersFree(ctx context.Context) error {
+	if in.before == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseMax)
+	defer cancel()
+	var done bool
+	err := in.before.Call(ctx, "Old.Rest", 0, &done)
+	if errors.Is(err, handover.ErrGone) {
+		err = in.before.AwaitEnd(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("taking over store and sinks from process %d: %w", in.before.PID, err)
+	}
+	return nil
+}
+
 // release has the old process let go of what only one process can have. An old
 // process that is gone has let go of everything.
 func (in *inherited) release(ctx context.Context) error {
@@ -241,7 +261,11 @@ func (in *inherited) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseMax)
 	defer cancel()
 	var done bool
-	if err := in.before.Call(ctx, "Old.Release", 0, &done); err != nil && !errors.Is(err, handover.ErrGone) {
+	err := in.before.Call(ctx, "Old.Release", 0, &done)
+	if errors.Is(err, handover.ErrGone) {
+		err = in.before.AwaitEnd(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("taking over from process %d: %w", in.before.PID, err)
 	}
 	return nil
@@ -338,12 +362,12 @@ func (s *server) thankYou(before *handover.Predecessor) error {
 	return nil // it did not wait to be answered
 }
 
-// sharesEvery is how often the places that the old process still uses at origins
-// are asked for.
+// sharesEvery is how often the places that the old process keeps at origins are
+// asked for.
 const sharesEvery = 25 * time.Millisecond
 
-// shareOrigins leaves to the old process the places that it uses at each origin:
-// both together ask it for no more than one would.
+// shareOrigins leaves to the old process the places that it keeps at each origin:
+// both together have as many as one alone, or one more while the old one uses all.
 func (s *server) shareOrigins(before *handover.Predecessor) {
 	ctx, cancel := context.WithTimeout(s.work, callMax)
 	defer cancel()

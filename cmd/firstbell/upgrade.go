@@ -20,7 +20,7 @@ import (
 // This file is the old process's side of an upgrade; takeover.go is the new
 // one's, and says what happens in which order.
 
-const (
+var ( // but for tests constants
 	// prepareMax is how long a new process may take before it wants the journal:
 	// it reads that once, at some hundred megabytes a second.
 	prepareMax = 5 * time.Minute
@@ -171,6 +171,7 @@ type handing struct {
 	mu     sync.Mutex // guards what follows
 	state  handState
 	intro  Introduction
+	rest   chan struct{} // set by Release: closed when store and sinks are let go
 	memory func() (cache.Handed, bool)
 	taken  chan struct{} // closed when the new process has all of it
 }
@@ -226,6 +227,7 @@ func (h *handing) giveUp() error {
 	h.next.Kill()
 	resize(h.s.now.Load().origins)
 	if was == handReleased {
+		<-h.rest
 		return h.s.takeBack()
 	}
 	return nil
@@ -249,7 +251,10 @@ func (h *handing) Release(_ int, done *bool) error {
 		return errors.New("it has been given up")
 	}
 	s := h.s
-	if a := s.takes.Load(); a != nil {
+	h.rest = make(chan struct{})
+	if a := s.takes.Load(); a == nil {
+		close(h.rest)
+	} else {
 		began := time.Now()
 		s.clerk.hold()
 		moved := func(ctx context.Context, host, path string) (answer proxy.LocalAnswer, err error) {
@@ -257,9 +262,16 @@ func (h *handing) Release(_ int, done *bool) error {
 			return answer, err
 		}
 		a.desk.moved.Store(&moved)
-		if err := a.handOver(); err != nil {
+		rest, err := a.handOver()
+		if err != nil {
 			s.log.Error("closing the journal for the next process", "error", err)
 		}
+		go func() {
+			defer close(h.rest)
+			if err := rest(); err != nil {
+				s.log.Error("closing store and sinks for the next process", "error", err)
+			}
+		}()
 		s.takes.Store(nil)
 		s.clerk.goTo(nextDesk{h.next.Link}, a.recorder)
 		s.log.Info("the journal is free for the next process", "after", time.Since(began).Round(time.Millisecond))
@@ -269,6 +281,14 @@ func (h *handing) Release(_ int, done *bool) error {
 	}
 	h.state = handReleased
 	close(h.released)
+	*done = true
+	return nil
+}
+
+// Rest returns when store and sinks are free, too.
+func (h *handing) Rest(_ int, done *bool) error {
+	<-h.released
+	<-h.rest
 	*done = true
 	return nil
 }
@@ -343,15 +363,15 @@ func (h *handing) Taken(_ int, done *bool) error {
 	return nil
 }
 
-// Origins tells how many places this process uses at each origin, and uses no
-// more from then on.
-func (h *handing) Origins(_ int, inUse *map[string]int) error {
-	*inUse = map[string]int{}
+// Origins tells how many places this process keeps at each origin: those in use,
+// and an eighth beside them for who still asks here.
+func (h *handing) Origins(_ int, keeps *map[string]int) error {
+	*keeps = map[string]int{}
 	for name, u := range h.s.now.Load().origins {
 		o := u.made.Concurrency
-		n := u.Limit.Stats().InUse
-		u.Limit.Resize(max(1, n), *o.Queue, o.Wait)
-		(*inUse)[name] = n
+		n := min(o.Max, u.Limit.Stats().InUse+max(1, o.Max/8))
+		u.Limit.Resize(n, *o.Queue, o.Wait)
+		(*keeps)[name] = n
 	}
 	return nil
 }
@@ -394,6 +414,8 @@ func (s *server) takeBack() error {
 	if err == nil || s.stopping.Err() != nil {
 		return err
 	}
+	s.bereft.Store(true)
+	s.clerk.hold()
 	s.log.Error("what was let go for the new process cannot be had again, and will be tried again", "error", err)
 	s.background("taking back the journal", func(ctx context.Context) error {
 		tick := time.NewTicker(takeBackEvery)
@@ -408,6 +430,7 @@ func (s *server) takeBack() error {
 			again := s.tryTakeBack()
 			s.upgrades.underWay.Unlock()
 			if again == nil {
+				s.bereft.Store(false)
 				s.log.Info("what was let go for the new process is here again")
 				return nil
 			}
@@ -449,6 +472,7 @@ func (s *server) giveWay() error {
 		err = fmt.Errorf("ending with requests under way: %w", err)
 	}
 	ops.Wait()
+	<-s.handing.rest
 	limit := time.NewTimer(memoryMax)
 	defer limit.Stop()
 	select {

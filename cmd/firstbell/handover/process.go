@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // inheritance is the environment variable in which the old process tells the
@@ -176,6 +178,25 @@ func Inherit() (*Sockets, *Predecessor, error) {
 		s.inherited = append(s.inherited, o)
 	}
 	return s, p, nil
+}
+
+// endLook is how often AwaitEnd looks: nobody tells a child that its parent has
+// ended.
+const endLook = time.Millisecond
+
+// AwaitEnd waits until the old process has ended, in whatever way, and holds no
+// lock any more; longer than ctx it does not.
+func (p *Predecessor) AwaitEnd(ctx context.Context) error {
+	tick := time.NewTicker(endLook)
+	defer tick.Stop()
+	for os.Getppid() == p.PID { // a process gets another parent after its own has closed its files
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("process %d does not answer and does not end: %w", p.PID, context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // Talk begins to talk to the old process; service answers its calls under

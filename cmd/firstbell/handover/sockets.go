@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sockets are the listening sockets of a process. Those that it inherited are
@@ -29,9 +31,6 @@ type socket struct {
 	file *os.File     // inherited
 	of   syscall.Conn // in use
 }
-
-// fileOf is what listeners and packet connections have.
-type fileOf interface{ File() (*os.File, error) }
 
 // Listen returns the listener of that name and address: an inherited one, else
 // a new one. An address with a slash is the path of a Unix socket.
@@ -162,19 +161,29 @@ func (s *Sockets) files() (all []socket, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.inUse {
-		f, ok := o.of.(fileOf)
-		if !ok {
-			err = fmt.Errorf("handing over the socket %s: a %T has no file", o.Name, o.of)
-		} else if o.file, err = f.File(); err != nil {
-			err = fmt.Errorf("handing over the socket %s: %w", o.Name, err)
-		}
-		if err != nil {
+		if o.file, err = copyOf(o.of, o.Name); err != nil {
 			closeAll(all)
-			return nil, err
+			return nil, fmt.Errorf("handing over the socket %s: %w", o.Name, err)
 		}
 		all = append(all, o)
 	}
 	return all, nil
+}
+
+// copyOf is another descriptor of a socket. File of package net would do, but a
+// file from there makes the socket block when it is passed on, ours included: then
+// nobody can end an Accept.
+func copyOf(c syscall.Conn, name string) (*os.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	again := -1
+	called := raw.Control(func(fd uintptr) { again, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(called, err); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(again), name), nil
 }
 
 func closeAll(all []socket) {
