@@ -24,6 +24,9 @@
 //   - What a day's rows come to ([Sum]) does not depend on where they are read
 //     from nor in which order.
 //   - A refused press leaves nothing behind but that memory.
+//   - One process can follow another without a gap: a recorder made beside the one
+//     that writes (Config.Until) needs only the rest when the journal is free
+//     ([Recorder.CatchUp]), and says meanwhile when a press came ([Recorder.TurnAway]).
 //   - Everything is bounded: a batch, the waiters, what is remembered, the
 //     length of a field. A full one is [ErrBusy] in a [*Refused], with a
 //     moment to come back at that differs from student to student.

@@ -25,6 +25,10 @@
 // There a content may also be in blocks (blocks.go), for who asks for parts: a
 // head says what the blocks are of, and without it they are found by nobody.
 //
+// While one process takes over from another there are two caches (handover.go):
+// what memory holds goes over, look-ups that find nothing ask the other, and what
+// is purged or invalidated is so in both when Purge and Invalidate return.
+//
 // It does not fetch, make codings, collapse requests or answer ranges. It reads
 // the clock only in MarkUncacheable; everything else is told the time.
 //

@@ -20,6 +20,9 @@
 //     the seconds in which the index is rebuilt. A file system that is full or
 //     fails ends storing for half a minute, and nothing else.
 //
+// A store may give its directory to another process (Release): it then reads what
+// is there and changes nothing.
+//
 // It does not sync contents: after a power cut the last seconds may be gone, or
 // be there damaged, which is noticed. The digest guards against disks, not
 // against who can write to the directory.

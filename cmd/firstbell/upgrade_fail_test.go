@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -362,4 +364,69 @@ func TestWhatIsUnderWayEndsInTheOldProcess(t *testing.T) {
 	s.waitSaid(t, "the process before this one has ended")
 	wantAnswer(client(), "GET", "/lessons/2", "", "corrected", false)
 	s.endLast(t, 2)
+}
+
+// TestSystemdFollowsTheProcessThatServes plays systemd: it hands over a socket,
+// hears who serves, and has the sockets kept through an upgrade.
+func TestSystemdFollowsTheProcessThatServes(t *testing.T) {
+	t.Setenv(demoChild, "1")
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	notify := filepath.Join(t.TempDir(), "notify")
+	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer systemd.Close()
+	t.Setenv("NOTIFY_SOCKET", notify)
+	hears := func() string {
+		t.Helper()
+		b := make([]byte, 1000)
+		_ = systemd.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err := systemd.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	file := writeFile(t, newOrigin(t).URL, `http: "127.0.0.1:0"`, `http: ":1"`)
+	// As systemd does: the number of the process is known once it is there.
+	s := startWith(t, exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec "$0" "$@"`, program, "serve", "-config", file), f)
+	if s.web != ln.Addr().String() {
+		t.Fatalf("it serves at %s, want systemd's %s", s.web, ln.Addr())
+	}
+	first := s.cmd.Process.Pid
+	if got, want := hears(), fmt.Sprintf("MAINPID=%d\nREADY=1\nSTATUS=serving, generation 1", first); got != want {
+		t.Errorf("at the start systemd hears %q, want %q", got, want)
+	}
+	var u upgraded
+	_, text := ask(t, "POST", "http://"+s.ops+"/upgrade", "")
+	if err := json.Unmarshal([]byte(text), &u); err != nil || !u.OK {
+		t.Fatalf("upgrade: %v, %s\n%s", err, text, s.said)
+	}
+	for _, want := range []string{fmt.Sprintf("MAINPID=%d", u.PID), fmt.Sprintf("MAINPID=%d\nREADY=1\nSTATUS=serving, generation 2", u.PID)} {
+		if got := hears(); got != want {
+			t.Errorf("at the upgrade systemd hears %q, want %q", got, want)
+		}
+	}
+	if status, text := ask(t, "GET", "http://"+s.web+"/lessons/1", ""); status != 200 {
+		t.Errorf("at systemd's socket: got %d %s", status, text)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	s.endLast(t, 2)
+	if got := hears(); got != "STOPPING=1" {
+		t.Errorf("at the end systemd hears %q, want STOPPING=1", got)
+	}
 }

@@ -211,8 +211,13 @@ type serving struct {
 
 func startServing(t *testing.T, program, file string, args ...string) *serving {
 	t.Helper()
-	s := &serving{cmd: exec.Command(program, append([]string{"serve", "-config", file, "-access-log=false"}, args...)...), said: newNoise(), ended: make(chan struct{})}
-	s.cmd.Stderr = s.said
+	return startWith(t, exec.Command(program, append([]string{"serve", "-config", file, "-access-log=false"}, args...)...))
+}
+
+func startWith(t *testing.T, cmd *exec.Cmd, files ...*os.File) *serving {
+	t.Helper()
+	s := &serving{cmd: cmd, said: newNoise(), ended: make(chan struct{})}
+	s.cmd.Stderr, s.cmd.ExtraFiles = s.said, files
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
