@@ -38,7 +38,10 @@ type Options struct {
 	// the store has reached: new numbers are larger, even if the journal's own
 	// directory was lost.
 	After uint64
-	FS    FS // nil: the real file system
+	// Survey is what was read of this journal while another process wrote it;
+	// nil: nothing.
+	Survey *Survey
+	FS     FS // nil: the real file system
 }
 
 // Log is the one writer of a journal. Append is called by one goroutine at a

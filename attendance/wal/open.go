@@ -27,7 +27,7 @@ func (l *Log) open() error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
-	w := &walk{chain: c, count: true, report: func(d Damage) { l.damages = append(l.damages, d) }}
+	w := &walk{chain: c, count: true, read: l.opt.Survey, report: func(d Damage) { l.damages = append(l.damages, d) }}
 	for {
 		if _, ok := w.next(); !ok {
 			break

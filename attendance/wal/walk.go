@@ -14,6 +14,14 @@ type walk struct {
 	report func(Damage)
 	count  bool // fill in the segments' figures; only for one walk over all of it
 
+	survey  *Survey // filled in by a walk that counts; nil: not wanted
+	read    *Survey // what was read before; nil: nothing
+	reports int     // damage told so far
+	// At the beginning of cur:
+	before   uint64 // seen
+	knew     bool   // known
+	reported int    // reports
+
 	seen  uint64   // every number up to here was read, reported, or never used
 	known bool     // seen is known: not so before the first link or record
 	after *segment // the segment left last
@@ -93,7 +101,7 @@ func (w *walk) next() (r Record, ok bool) {
 		if g != nil {
 			if g.found == nil && w.growing() {
 				if n, ok := w.scan.wrecked(g.from); ok {
-					w.report(w.wreck(g, n))
+					w.tell(w.wreck(g, n))
 				}
 				return Record{}, false
 			}
@@ -127,7 +135,7 @@ func (w *walk) accept(f *frame) {
 			return false
 		}
 		w.cur.damaged = true
-		w.report(h.damage) // a later Append: the one with the hole had been synced
+		w.tell(h.damage) // a later Append: the one with the hole had been synced
 		return true
 	})
 	w.seen, w.known = max(w.seen, f.seq), true
@@ -151,6 +159,9 @@ func (w *walk) enter() bool {
 		if at < 0 && w.after != nil && s.base != 0 && s.base <= w.seen {
 			continue // the one left last was removed, this one was read before it
 		}
+		if w.read.passes(w, s) {
+			continue
+		}
 		f, err := w.chain.fs.Open(s.path, false)
 		if errors.Is(err, fs.ErrNotExist) {
 			w.after = s
@@ -166,6 +177,7 @@ func (w *walk) enter() bool {
 		}
 		w.cur, w.file, w.scan = s, f, newScan(f, s.id)
 		w.copy = w.isCopy(s, used)
+		w.before, w.knew, w.reported = w.seen, w.known, w.reports
 		w.begin()
 		return true
 	}
@@ -180,7 +192,7 @@ func (w *walk) unreadable(s *segment, err error) {
 		d.From, d.To = w.firstMissing(s.number, s.end.last), s.end.last
 		w.seen, w.known = s.end.last, true
 	}
-	w.report(d)
+	w.tell(d)
 	s.damaged = true
 	w.after = s
 }
@@ -202,13 +214,13 @@ func (w *walk) begin() {
 	s := w.cur
 	if s.headerErr != nil {
 		s.damaged = true
-		w.report(Damage{Kind: Damaged, Segment: s.path, Bytes: headerBytes, Detail: s.headerErr.Error()})
+		w.tell(Damage{Kind: Damaged, Segment: s.path, Bytes: headerBytes, Detail: s.headerErr.Error()})
 	}
 	if s.link == nil || w.copy {
 		return
 	}
 	if w.known && w.seen >= s.base {
-		w.report(Damage{Kind: Overlap, Segment: s.path, From: s.base, To: w.seen, Detail: "these numbers were given out twice"})
+		w.tell(Damage{Kind: Overlap, Segment: s.path, From: s.base, To: w.seen, Detail: "these numbers were given out twice"})
 		return
 	}
 	if w.known && w.overtaken() {
@@ -227,7 +239,7 @@ func (w *walk) begin() {
 			d.Segment = file.path
 			file.damaged = true
 		}
-		w.report(d)
+		w.tell(d)
 		w.seen = e.last
 	}
 	w.seen, w.known = s.base-1, true
@@ -300,7 +312,7 @@ func (w *walk) gap(g *gap) {
 		return
 	}
 	s.damaged = true
-	w.report(d)
+	w.tell(d)
 }
 
 // openGap judges what lies behind the last frame of a segment whose end is not
@@ -316,7 +328,7 @@ func (w *walk) openGap(g *gap) {
 		w.cur.damaged, w.cur.lost = true, g.expect
 		w.scan.off += n // so that the next link names it
 	}
-	w.report(d)
+	w.tell(d)
 }
 
 func (w *walk) wreck(g *gap, n int64) Damage {
@@ -351,7 +363,7 @@ func (w *walk) finish() {
 		} else {
 			h.damage.Kind, h.damage.Detail = Torn, "in the last Append before a crash"
 		}
-		w.report(h.damage)
+		w.tell(h.damage)
 	}
 	w.holes = w.holes[:0]
 	if w.count {
@@ -362,10 +374,13 @@ func (w *walk) finish() {
 	if e := s.end; e != nil {
 		if e.last > w.seen {
 			s.damaged = true
-			w.report(Damage{Kind: Gone, Segment: s.path, Offset: w.scan.off, From: w.firstMissing(s.number, e.last), To: e.last, Detail: "the file is shorter than it was"})
+			w.tell(Damage{Kind: Gone, Segment: s.path, Offset: w.scan.off, From: w.firstMissing(s.number, e.last), To: e.last, Detail: "the file is shorter than it was"})
 			w.seen, w.known = e.last, true
 		}
 		w.tail(e)
+		if w.survey != nil && w.reports == w.reported && !w.copy && s.unreadable == 0 && s.link != nil {
+			w.survey.note(w)
+		}
 	}
 	w.leave()
 	w.after = s
@@ -385,6 +400,12 @@ func (w *walk) tail(e *segmentEnd) {
 	} else if d.Bytes == 0 || w.scan.closed {
 		return
 	}
+	w.tell(d)
+}
+
+// tell reports damage.
+func (w *walk) tell(d Damage) {
+	w.reports++
 	w.report(d)
 }
 

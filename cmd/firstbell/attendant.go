@@ -87,12 +87,13 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger, rea
 			return a, err
 		}
 	} else {
-		// Check-ins wait: they come before all else.
+		began := time.Now() // check-ins wait: they come before all else
 		if err = a.openJournal(conf, schools, ready.known, ready); err != nil {
 			return a, err
 		}
 		a.beginTaking(ready.work)
 		ready.clerk.goTo(a.recorder, a.recorder)
+		log.Info("check-ins are taken by this process", "after", time.Since(began).Round(time.Millisecond), "segments_known", ready.survey.Segments())
 		if err = ready.othersFree(ctx); err != nil {
 			return a, err
 		}
@@ -115,7 +116,11 @@ func openAttendance(ctx context.Context, c *config.Config, log *slog.Logger, rea
 // openJournal opens the journal and what reads and seals it; known is a position
 // that is known to be taken.
 func (a *attendant) openJournal(conf *config.Attendance, schools *attendance.Schools, known uint64, ready *preparation) (err error) {
-	if a.journal, err = wal.Open(journalOptions(conf, known)); err != nil {
+	o := journalOptions(conf, known)
+	if ready != nil {
+		o.Survey = ready.survey
+	}
+	if a.journal, err = wal.Open(o); err != nil {
 		return err
 	}
 	for _, d := range a.journal.Damage() {

@@ -169,6 +169,7 @@ func (in *inherited) failed(why error) {
 type preparation struct {
 	recorder *attendance.Recorder
 	known    uint64                    // a position that the store has
+	survey   *wal.Survey               // what need not be read again
 	notify   atomic.Pointer[attendant] // who hears of appends, once all is open
 
 	work       context.Context // of the process
@@ -210,12 +211,15 @@ func (in *inherited) prepare(ctx context.Context, c *config.Config) (*preparatio
 	if err != nil {
 		return nil, err
 	}
+	ready := &preparation{othersFree: in.othersFree}
+	if ready.survey, err = wal.MakeSurvey(conf.Journal, conf.JournalSpare); err != nil {
+		return nil, err
+	}
 	past, err := wal.OpenReader(conf.Journal, conf.JournalSpare)
 	if err != nil {
 		return nil, err
 	}
 	defer past.Close()
-	ready := &preparation{othersFree: in.othersFree}
 	if ready.known, err = store.KnownPosition(conf.Journal); err != nil {
 		return nil, err
 	}
