@@ -24,13 +24,14 @@ func (s *server) tellSystem() error {
 	return nil
 }
 
-// tellEnd tells systemd that this process ends, and removes its PID file: not
-// the next process's.
+// tellEnd tells systemd that this process ends, and removes its PID file. When
+// it has been replaced, both are the next process's.
 func (s *server) tellEnd(replaced bool) {
-	if !replaced {
-		if err := handover.Notify("STOPPING=1"); err != nil {
-			s.log.Warn("systemd does not know that this process ends", "error", err)
-		}
+	if replaced {
+		return
+	}
+	if err := handover.Notify("STOPPING=1"); err != nil {
+		s.log.Warn("systemd does not know that this process ends", "error", err)
 	}
 	file := s.options.pidFile
 	if text, err := os.ReadFile(file); file == "" || err != nil || !bytes.Equal(text, pidLine()) {
