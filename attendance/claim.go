@@ -65,7 +65,7 @@ func (r *Recorder) placeByAttempt(c *claim, h *hasher) bool {
 }
 
 // placeByToken lets a press count from an earlier one that was refused, if its
-// token is ours, of this key and not too old. A token whose key has its receipt
+// token is ours, of this key or session, and not too old. A token whose key has its receipt
 // by now has done its work: kept in a cookie, it must not swallow the check-in
 // to the next period.
 func (r *Recorder) placeByToken(c *claim, h *hasher) bool {
@@ -76,7 +76,10 @@ func (r *Recorder) placeByToken(c *claim, h *hasher) bool {
 	if !ok || ms > c.nowMs || c.nowMs-ms > rememberedMs {
 		return false
 	}
-	if c.arrive(h, ms, BasisToken, r.grace) != nil || c.digest != digest {
+	if c.arrive(h, ms, BasisToken, r.grace) != nil {
+		return false
+	}
+	if c.digest != digest && (len(c.press.Session) == 0 || h.session(c.press.Session) != digest) {
 		return false
 	}
 	if !r.hasReceipt(c) {

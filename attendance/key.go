@@ -30,14 +30,15 @@ const (
 	domainToken   = 2
 	domainAttempt = 3
 	domainCollect = 4
+	domainSession = 5
 )
 
 // A token is base64url, without padding, of:
 //
 //	0             8             16                  32
 //	+-------------+-------------+-------------------+
-//	| ms          | key digest  | first 16 bytes    |
-//	|             |             | of the HMAC       |
+//	| ms          | digest of   | first 16 bytes    |
+//	|             | key/session | of the HMAC       |
 //	+-------------+-------------+-------------------+
 const (
 	tokenBytes     = 32
@@ -123,6 +124,13 @@ func (h *hasher) attempt(school, student, attempt string) uint64 {
 	return max(1, binary.LittleEndian.Uint64(h.sum[:]))
 }
 
+// session returns the digest of a credential.
+func (h *hasher) session(credential []byte) uint64 {
+	h.in = append(append(h.in[:0], domainSession), credential...)
+	h.digest()
+	return binary.LittleEndian.Uint64(h.sum[:])
+}
+
 func (h *hasher) signToken(ms int64, digest uint64) {
 	h.in = append(h.in[:0], domainToken)
 	h.in = binary.LittleEndian.AppendUint64(h.in, uint64(ms))
@@ -130,7 +138,8 @@ func (h *hasher) signToken(ms int64, digest uint64) {
 	h.digest()
 }
 
-// token makes the proof that a press of the key arrived at ms.
+// token makes the proof that a press of the key, or with the session, arrived at
+// ms.
 func (h *hasher) token(ms int64, digest uint64) string {
 	h.signToken(ms, digest)
 	var b [tokenBytes]byte

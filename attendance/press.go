@@ -15,9 +15,13 @@ type Press struct {
 	// gets its receipt even after the period has ended. May be empty.
 	Attempt string
 
-	// FirstSeen is the token of an earlier Refused. One that is forged, too
-	// old or of another check-in is ignored.
+	// FirstSeen is the token of an earlier Refused, or of Seen. One that is
+	// forged, too old or of another check-in is ignored.
 	FirstSeen string
+
+	// Session is the credential that vouches for the student, as Seen was told
+	// it. May be empty.
+	Session []byte
 
 	Verified   bool // the student's identity was verified as the route says
 	ClassIsKey bool // a student checks in once per class

@@ -351,6 +351,16 @@ func (r *Recorder) refuse(c *claim, err error) error {
 	return &Refused{FirstSeen: token, RetryAfter: comeBack(err), Err: err}
 }
 
+// Seen returns the token of a press that came at the given moment with a
+// credential of which nobody can tell at the moment whose it is. Once it is
+// known, a press with the same credential and this token counts from then. It is
+// worth nothing to another credential.
+func (r *Recorder) Seen(at time.Time, credential []byte) string {
+	h := r.hashers.get()
+	defer r.hashers.put(h)
+	return h.token(at.UnixMilli(), h.session(credential))
+}
+
 // comeBack is when to try again after err.
 func comeBack(err error) time.Duration {
 	if errors.Is(err, ErrBusy) {

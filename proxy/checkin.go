@@ -101,6 +101,9 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 			p.contradicted(x, what)
 			return
 		}
+		if press.FirstSeen != "" {
+			press.Session = x.route.Identity.Verifier.Session(nil, &x.asker)
+		}
 	}
 	// The recorder answers everybody, at the latest when it ends.
 	receipt, err := p.recorder.Take(context.Background(), press)
@@ -151,6 +154,14 @@ func (p *Proxy) refuseCheckIn(x *exchange, err error) {
 	}
 	p.problem(x, 503, "the check-in could not be recorded yet; press again in a moment, the time of this press counts",
 		append(more, retryAfter(wait)))
+}
+
+// firstSeenFields carry a token to the next press.
+func firstSeenFields(token string) field.List {
+	return field.List{
+		{Name: firstSeenName, Value: token},
+		{Name: "Set-Cookie", Value: firstSeenCookie + "=" + token + "; Max-Age=900; Path=/; HttpOnly; SameSite=Lax"},
+	}
 }
 
 // reading is a check-in's content being read. It is kept between check-ins.

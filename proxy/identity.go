@@ -23,6 +23,8 @@ type Verifier interface {
 	Verify(ctx context.Context, r *identity.Request) (*identity.Person, error)
 	// Credential says where credentials stand.
 	Credential() identity.Credential
+	// Session appends what the request's credential is made of.
+	Session(dst []byte, r *identity.Request) []byte
 }
 
 // Identity says who may use a route: whoever the verifier knows, at the school
@@ -139,7 +141,7 @@ func (p *Proxy) refuseIdentity(x *exchange, i *Identity, err error) {
 		x.outcome = outcomeForbidden
 		p.problem(x, 403, r.Reason, i.challenge(r))
 	case 503:
-		p.problem(x, 503, r.Reason, field.List{retryAfter(cmp.Or(r.RetryAfter, 2*time.Second))})
+		p.problem(x, 503, r.Reason, append(p.firstSeenOf(x, i), retryAfter(cmp.Or(r.RetryAfter, 2*time.Second))))
 	case 401:
 		if i.Login != "" && (x.method == "GET" || x.method == "HEAD") && wantsPage(x.fields) {
 			p.sendToLogin(x, i.Login)
@@ -149,6 +151,23 @@ func (p *Proxy) refuseIdentity(x *exchange, i *Identity, err error) {
 	default:
 		p.problem(x, r.Status, r.Reason, i.challenge(r))
 	}
+}
+
+// firstSeenOf has a check-in whose sender cannot be found out at the moment
+// count from now on, once they press again with the same credential.
+func (p *Proxy) firstSeenOf(x *exchange, i *Identity) field.List {
+	if x.route.CheckIn == nil {
+		return nil
+	}
+	session := i.Verifier.Session(nil, &x.asker)
+	if len(session) == 0 {
+		return nil
+	}
+	token := p.recorder.Seen(x.arrived, session)
+	if token == "" {
+		return nil
+	}
+	return firstSeenFields(token)
 }
 
 // challenge is the WWW-Authenticate field of a refusal.

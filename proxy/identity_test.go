@@ -277,7 +277,7 @@ type byField map[string]string
 func (b byField) Verify(_ context.Context, r *identity.Request) (*identity.Person, error) {
 	token := string(r.Fields.Peek("X-Token"))
 	switch {
-	case token == "down":
+	case token == "down" || b["down"] == "all":
 		return nil, &identity.Refusal{Status: 503, Reason: "the login service is away", RetryAfter: 7 * time.Second}
 	case b[token] == "":
 		return nil, &identity.Refusal{Status: 401, Reason: "who are you"}
@@ -285,8 +285,42 @@ func (b byField) Verify(_ context.Context, r *identity.Request) (*identity.Perso
 	return &identity.Person{Student: b[token]}, nil
 }
 
+func (byField) Session(dst []byte, r *identity.Request) []byte {
+	return append(dst, r.Fields.Peek("X-Token")...)
+}
+
 func (byField) Credential() identity.Credential {
 	return identity.Credential{Fields: []string{"X-Token"}, Scheme: "Bearer"}
+}
+
+// Who presses in time while nobody can say who they are is not made late: the
+// press with the same credential, once it is known, counts from then. Another
+// credential gets nothing from the token.
+func TestWhoCannotBeIdentifiedForAWhileIsNotMadeLate(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := identityGate(t, silent, Identity{}, nil)
+		people := byField{"one": "s1", "two": "s2", "down": "all"}
+		g.proxy.Swap(NewTable([]*Route{{Hosts: []string{"*"}, Path: "/check-in", Methods: []string{"POST"},
+			CheckIn:  &CheckIn{Student: Ref{Kind: RefJSON, Path: []string{"student_id"}}},
+			Identity: NewIdentity(Identity{Verifier: people})}}))
+		pressed := time.Now()
+		_, a := g.press("/check-in", "{}", "X-Token: one")
+		token := a.Header.Get("First-Seen")
+		if a.StatusCode != 503 || token == "" || !strings.Contains(a.Header.Get("Set-Cookie"), token) {
+			t.Fatalf("while it is down: got %d with First-Seen %q, want 503 and a token, in a cookie too", a.StatusCode, token)
+		}
+		if _, a := g.press("/check-in", "{}"); a.Header.Get("First-Seen") != "" {
+			t.Error("without a credential: got a token")
+		}
+		time.Sleep(5 * time.Minute)
+		delete(people, "down")
+		if r, _ := g.press("/check-in", "{}", "X-Token: two", "First-Seen: "+token); !r.FirstArrival.Equal(time.Now().Truncate(time.Millisecond)) {
+			t.Errorf("another student with the token: first arrival %v, want now", r.FirstArrival)
+		}
+		if r, _ := g.press("/check-in", "{}", "X-Token: one", "Cookie: firstbell_first_seen="+token); !r.FirstArrival.Equal(pressed.Truncate(time.Millisecond)) || !r.Verified {
+			t.Errorf("known again: got %+v, want it verified, first arrival %v", r, pressed)
+		}
+	})
 }
 
 func TestWithTheLoginServiceDownACheckInCanBeTakenUnverified(t *testing.T) {

@@ -49,6 +49,8 @@ type Options struct {
 type Recorder interface {
 	Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error)
 	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
+	// Seen may return "" when nobody can say.
+	Seen(at time.Time, credential []byte) string
 }
 
 // A Proxy answers requests by its routes.

@@ -9,7 +9,6 @@ import (
 
 	"firstbell/attendance"
 	"firstbell/cmd/firstbell/handover"
-	"firstbell/proxy"
 )
 
 const (
@@ -35,10 +34,16 @@ type clerk struct {
 
 // desk is where the clerk goes. It is never changed; the next takes its place.
 type desk struct {
-	to    proxy.Recorder       // nil: nobody has the journal
+	to    taker                // nil: nobody has the journal
 	far   bool                 // to is in another process, which may not be there yet
 	token *attendance.Recorder // says when a press came that is refused; nil: nobody does
 	next  chan struct{}        // closed when another desk is in use
+}
+
+// taker is who has the journal: *attendance.Recorder or a nextDesk.
+type taker interface {
+	Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error)
+	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
 }
 
 func newClerk() *clerk {
@@ -49,7 +54,7 @@ func newClerk() *clerk {
 
 // goTo has the clerk go to another desk from now on. token turns away who waits
 // there in vain.
-func (c *clerk) goTo(to proxy.Recorder, token *attendance.Recorder) {
+func (c *clerk) goTo(to taker, token *attendance.Recorder) {
 	_, far := to.(nextDesk)
 	old := c.desk.Swap(&desk{to: to, far: far, token: token, next: make(chan struct{})})
 	close(old.next)
@@ -104,6 +109,15 @@ func (c *clerk) Collect(ctx context.Context, it attendance.Item) (attendance.Rec
 	}
 }
 
+// Seen implements proxy.Recorder.
+func (c *clerk) Seen(at time.Time, credential []byte) string {
+	d := c.desk.Load()
+	if d.token == nil {
+		return ""
+	}
+	return d.token.Seen(at, credential)
+}
+
 // moving says that nothing was recorded because the journal changes hands.
 func moving(err error) bool {
 	return errors.Is(err, attendance.ErrStopped) || errors.Is(err, handover.ErrGone)
@@ -146,7 +160,7 @@ func turnedAway() error {
 	return &attendance.Refused{RetryAfter: time.Second + rand.N(4*time.Second), Err: attendance.ErrStopped}
 }
 
-// nextDesk is the desk in the next process. It is a proxy.Recorder.
+// nextDesk is the desk in the next process. It is a taker.
 type nextDesk struct{ link *handover.Link }
 
 // deskMax is how long the next process may take to answer: it waits, too.
@@ -165,7 +179,7 @@ type DeskAnswer struct {
 	FirstSeen     string
 }
 
-// Take implements proxy.Recorder.
+// Take implements taker.
 func (n nextDesk) Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error) {
 	var a DeskAnswer
 	if err := n.call(ctx, "New.Take", p, &a); err != nil {
@@ -174,7 +188,7 @@ func (n nextDesk) Take(ctx context.Context, p attendance.Press) (attendance.Rece
 	return a.Receipt, a.err()
 }
 
-// Collect implements proxy.Recorder.
+// Collect implements taker.
 func (n nextDesk) Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error) {
 	var a DeskAnswer
 	if err := n.call(ctx, "New.Collect", it, &a); err != nil {

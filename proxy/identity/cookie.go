@@ -56,6 +56,9 @@ func NewCookie(c CookieConfig) (*Cookie, error) {
 // Credential implements Verifier.
 func (v *Cookie) Credential() Credential { return v.from.credential() }
 
+// Session implements Verifier.
+func (v *Cookie) Session(dst []byte, r *Request) []byte { return v.from.session(dst, r.Fields) }
+
 // Stats implements Verifier.
 func (v *Cookie) Stats() Stats { return v.counts.stats("cookie", v.known) }
 

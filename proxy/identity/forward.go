@@ -192,6 +192,25 @@ func (v *ForwardAuth) digest(r *Request) (digest, *Refusal) {
 	return d, nil
 }
 
+// Session implements Verifier.
+func (v *ForwardAuth) Session(dst []byte, r *Request) []byte {
+	before := len(dst)
+	dst = append(append(dst, r.Host...), 0)
+	there := false
+	for _, source := range v.pass {
+		value, refusal := source.find(r.Fields)
+		if refusal != nil || len(dst)-before+len(value) > credentialBytesMax+len(r.Host) {
+			return dst[:before]
+		}
+		there = there || len(value) > 0
+		dst = append(append(dst, value...), 0) // no field's value has a NUL
+	}
+	if !there {
+		return dst[:before]
+	}
+	return dst
+}
+
 var errServiceDown = down("the login service cannot be reached at the moment", 2*time.Second)
 
 // settle finds out what is not known, together with everybody who wants to

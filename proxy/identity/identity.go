@@ -19,6 +19,9 @@ type Verifier interface {
 	Verify(ctx context.Context, r *Request) (*Person, error)
 	// Credential says where credentials stand.
 	Credential() Credential
+	// Session appends what the request's credential is made of, with all that it
+	// depends on whom it stands for; nothing when there is none, or more than one.
+	Session(dst []byte, r *Request) []byte
 	// Run does what needs doing beside requests, until ctx ends.
 	Run(ctx context.Context) error
 	Stats() Stats

@@ -91,6 +91,9 @@ func NewJWT(c JWTConfig) (*JWT, error) {
 // Credential implements Verifier.
 func (v *JWT) Credential() Credential { return v.cfg.From.credential() }
 
+// Session implements Verifier.
+func (v *JWT) Session(dst []byte, r *Request) []byte { return v.cfg.From.session(dst, r.Fields) }
+
 // Stats implements Verifier.
 func (v *JWT) Stats() Stats {
 	s := v.counts.stats("jwt", v.known)

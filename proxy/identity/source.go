@@ -73,6 +73,15 @@ func (s Source) read(f field.Fields) ([]byte, *Refusal) {
 	return value, nil
 }
 
+// session is Verifier's Session for who looks in one place.
+func (s Source) session(dst []byte, f field.Fields) []byte {
+	value, refusal := s.read(f)
+	if refusal != nil {
+		return dst
+	}
+	return append(dst, value...)
+}
+
 func (s Source) find(f field.Fields) ([]byte, *Refusal) {
 	if s.kind == fromCookie {
 		return oneCookie(f, s.name)
