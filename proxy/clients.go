@@ -278,16 +278,56 @@ func (a *allowances) stats() ClientStats {
 	return s
 }
 
+// forWhom is what an origin is told in front of who asks.
+func (x *exchange) forWhom() peer.Header {
+	h := peer.Header{Secure: x.scheme == "https"}
+	if x.ends != nil {
+		h.From, h.To = x.ends.From, x.ends.To
+	}
+	client := x.client
+	if !client.IsValid() {
+		client = addressOf(x.remote)
+	}
+	if client.IsValid() && h.From.Addr() != client {
+		h.From = netip.AddrPortFrom(client, 0) // a field says no port
+	}
+	if h.From.IsValid() && !h.To.IsValid() {
+		h.To = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		if client.Is4() {
+			h.To = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		}
+	}
+	return h
+}
+
+// endsOf are the ends of a client's connection.
+func endsOf(nc net.Conn) peer.Header {
+	return peer.Header{From: portOf(nc.RemoteAddr()), To: portOf(nc.LocalAddr())}
+}
+
+func portOf(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := tcp.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}
+
 // proxied is a connection that a trusted proxy made for somebody else, as it
 // said in front. Its bytes are those of the connection below.
 type proxied struct {
 	net.Conn
 	from   net.Addr
-	secure bool // the client speaks TLS with the proxy
+	to     net.Addr // where the client found the proxy
+	secure bool     // the client speaks TLS with the proxy
 }
 
 // RemoteAddr implements net.Conn: it is the client's.
 func (c *proxied) RemoteAddr() net.Addr { return c.from }
+
+// LocalAddr implements net.Conn: it is the one that the client asked.
+func (c *proxied) LocalAddr() net.Addr { return c.to }
 
 // bare is the connection below what a trusted proxy said of it.
 func bare(nc net.Conn) net.Conn {
@@ -319,5 +359,5 @@ func (d *door) readPreface(nc net.Conn) (net.Conn, error) {
 	if !h.From.IsValid() {
 		return nc, nil // the proxy's own, such as a health check
 	}
-	return &proxied{Conn: nc, from: net.TCPAddrFromAddrPort(h.From), secure: h.Secure}, nil
+	return &proxied{Conn: nc, from: net.TCPAddrFromAddrPort(h.From), to: net.TCPAddrFromAddrPort(h.To), secure: h.Secure}, nil
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -16,9 +17,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/valyala/fasthttp/fasthttputil"
+
 	"firstbell/attendance"
 	"firstbell/cache"
 	"firstbell/proxy/admission"
+	"firstbell/proxy/origin"
 	"firstbell/proxy/peer"
 )
 
@@ -346,4 +350,75 @@ func TestAHitThatIsCountedAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(2000, once); n >= 0.5 {
 		t.Errorf("got %v allocations per hit, want none", n)
 	}
+}
+
+// TestAnOriginIsToldInFrontWhomAConnectionIsFor has one that reads the PROXY
+// protocol behind firstbell, and a trusted proxy before it.
+func TestAnOriginIsToldInFrontWhomAConnectionIsFor(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		originLn := fasthttputil.NewInmemoryListener()
+		headers := make(chan peer.Header, 1)
+		go func() {
+			for {
+				c, err := originLn.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					h, err := peer.ReadHeader(c)
+					if err != nil {
+						t.Errorf("reading the header: %v", err)
+						return
+					}
+					headers <- h
+					if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+						t.Errorf("reading the request: %v", err)
+					}
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n\r\n")
+				}()
+			}
+		}()
+		g := &gate{t: t, ln: fasthttputil.NewInmemoryListener()}
+		g.start(originLn.Dial, func(up *Upstream) []*Route {
+			pool, err := origin.New(origin.Config{Name: "lms", Servers: []string{"http://origin.test"}, Preface: 2,
+				Dial: func(context.Context, string, string) (net.Conn, error) { return originLn.Dial() }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { pool.Close() })
+			told := &Upstream{Name: "lms", Pool: pool, Limit: up.Limit}
+			return []*Route{{Hosts: []string{"*"}, Path: "/cached/*", Origin: told, Cache: &cache.Policy{}}, {Hosts: []string{"*"}, Origin: told}}
+		}, func() { originLn.Close() })
+		from := onStreet(t, g)
+		tell := func(prefaced bool) {
+			g.proxy.SetClients(&Clients{Trusted: addresses(t, "10.0.0.0/8"), Preface: prefaced})
+		}
+		for _, c := range []struct {
+			from, before, path, fields, want string
+		}{
+			{"192.0.2.1", "", "/", "", "192.0.2.1:5000 to 0.0.0.0:0"},
+			{"192.0.2.1", "", "/cached/x", "", "192.0.2.1:5000 to 0.0.0.0:0"},
+			{"2001:db8::1", "", "/", "X-Forwarded-For: 6.6.6.6", "[2001:db8::1]:5000 to [::]:0"},
+			{"10.0.0.1", "", "/", "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https", "192.0.2.1:0 to 0.0.0.0:0 over TLS"},
+			{"10.0.0.1", v1Header("192.0.2.1:77"), "/", "", "192.0.2.1:77 to 198.51.100.7:443"},
+		} {
+			tell(c.before != "")
+			var fields []string
+			if c.fields != "" {
+				fields = []string{c.fields}
+			}
+			if res, _ := ask(t, from(c.from), c.before, "a.example", c.path, fields...); res == nil || res.StatusCode != 200 {
+				t.Fatalf("from %s: got %v, want 200", c.from, res)
+			}
+			h := <-headers
+			got := fmt.Sprintf("%s to %s", h.From, h.To)
+			if h.Secure {
+				got += " over TLS"
+			}
+			if got != c.want {
+				t.Errorf("from %s with %q: the origin is told %s, want %s", c.from, c.before+c.fields, got, c.want)
+			}
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"firstbell/proxy/http1"
+	"firstbell/proxy/peer"
 )
 
 const (
@@ -42,6 +43,7 @@ type conn struct {
 	tcp    *net.TCPConn // nil when it is not one
 	await  func(fd uintptr) bool
 	remote string // the client's address, without port
+	ends   peer.Header
 	scheme string // of what is asked over it
 	tls    secured
 
@@ -73,6 +75,7 @@ func newConn(d *door, nc net.Conn) *conn {
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.remote = host
 	}
+	c.ends = endsOf(nc)
 	if p, ok := nc.(*proxied); ok && p.secure {
 		c.scheme = "https"
 	}

@@ -12,6 +12,7 @@ import (
 	"firstbell/cache/disk"
 	"firstbell/proxy/field"
 	"firstbell/proxy/identity"
+	"firstbell/proxy/peer"
 )
 
 // An exchange is one request and the way to answer it, whatever protocol it
@@ -31,6 +32,7 @@ type exchange struct {
 	expects   bool            // the client waits for 100 before it sends body: the first read of that brings it
 	remote    string          // address of the client, without port
 	client    netip.Addr      // the same, once whence has found it
+	ends      *peer.Header    // of the client's connection, whose From is not the client's behind a trusted proxy; nil: not known
 	counted   counted         // what it holds of the allowances
 	tls       secured         // what is known of its TLS connection
 	leave     context.Context // ends when the client gives the request up; nil where the protocol does not say

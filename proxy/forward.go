@@ -118,6 +118,7 @@ func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cac
 // one with a precondition that cannot be true there.
 func (x *exchange) outbound() (r *origin.Request, ok bool) {
 	r = &origin.Request{
+		For:           x.forWhom(),
 		Method:        x.method,
 		Target:        string(x.target.raw),
 		Host:          string(x.authority),
@@ -144,6 +145,7 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 // a GET for the whole of it, in the coding that we store.
 func (x *exchange) canonical() *origin.Request {
 	return &origin.Request{
+		For:    x.forWhom(),
 		Method: "GET",
 		Target: string(x.target.raw),
 		Host:   string(x.authority),

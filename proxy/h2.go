@@ -12,6 +12,7 @@ import (
 	"firstbell/cache"
 	"firstbell/proxy/field"
 	"firstbell/proxy/http2"
+	"firstbell/proxy/peer"
 )
 
 // streamsMax is how many requests a connection of HTTP/2 may have open at once:
@@ -22,6 +23,7 @@ const streamsMax = 128
 type h2Conn struct {
 	*http2.Conn
 	remote string // the client's address, without port
+	ends   peer.Header
 	scheme string // of what is asked over it
 	tls    secured
 }
@@ -61,7 +63,10 @@ func (d *door) serveHTTP2(nc net.Conn) { d.goOnWithHTTP2(nc, nil) }
 
 // goOnWithHTTP2 is serveHTTP2 for a connection of which some has been read.
 func (d *door) goOnWithHTTP2(nc net.Conn, received []byte) {
-	c := &h2Conn{remote: nc.RemoteAddr().String(), scheme: "http"}
+	c := &h2Conn{remote: nc.RemoteAddr().String(), ends: endsOf(nc), scheme: "http"}
+	if p, ok := nc.(*proxied); ok && p.secure {
+		c.scheme = "https"
+	}
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.remote = host
 	}
@@ -141,7 +146,7 @@ func (h *h2) read(p *Proxy) (status int, refusal string) {
 	x, s := &h.exchange, h.raw
 	x.fields, x.out, x.leave = &s.Head, h, s
 	x.arrived, x.scheme, x.version = time.Now(), h.conn.scheme, "2"
-	x.remote, x.tls = h.conn.remote, h.conn.tls
+	x.remote, x.ends, x.tls = h.conn.remote, &h.conn.ends, h.conn.tls
 	x.method = methodName(s.Head.Method)
 	x.authority = s.Head.Authority
 	if r := s.Refused; r != nil {

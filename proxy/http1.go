@@ -99,7 +99,7 @@ func (h *h1) read() (status int, refusal string) {
 	if h.head.Minor == 0 {
 		x.version = "1.0"
 	}
-	x.remote, x.tls = h.conn.remote, h.conn.tls
+	x.remote, x.ends, x.tls = h.conn.remote, &h.conn.ends, h.conn.tls
 	x.method = methodName(h.head.Method)
 	if x.length = h.head.Length; x.length != 0 {
 		h.upload.begin(h)

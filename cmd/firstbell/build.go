@@ -58,7 +58,7 @@ func openOrigins(c *config.Config, old map[string]*upstream) (all, fresh map[str
 
 // samePool says whether an origin needs no other connections.
 func samePool(a, b *config.Origin) bool {
-	return slices.Equal(a.Servers, b.Servers) && a.Timeouts == b.Timeouts && a.TLS.Digest == b.TLS.Digest && a.TLS.ServerName == b.TLS.ServerName && reflect.DeepEqual(a.Health, b.Health)
+	return slices.Equal(a.Servers, b.Servers) && a.Preface == b.Preface && a.Timeouts == b.Timeouts && a.TLS.Digest == b.TLS.Digest && a.TLS.ServerName == b.TLS.ServerName && reflect.DeepEqual(a.Health, b.Health)
 }
 
 // resize gives each limiter the bounds of its origin.
@@ -80,6 +80,12 @@ func originConfig(name string, o *config.Origin) origin.Config {
 			Connect: o.Timeouts.Connect, Send: o.Timeouts.Send, Header: o.Timeouts.Header,
 			Idle: o.Timeouts.Idle, KeepAlive: o.Timeouts.KeepAlive,
 		},
+	}
+	switch o.Preface {
+	case "v1":
+		c.Preface = 1
+	case "v2":
+		c.Preface = 2
 	}
 	if o.Health != nil {
 		c.Health = origin.Health{Path: o.Health.Path, Host: o.Health.Host, Every: o.Health.Every}

@@ -101,8 +101,12 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	}
 	for _, name := range config.SortedKeys(c.Origins) {
 		o := c.Origins[name]
-		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s\n",
-			name, strings.Join(o.Servers, ", "), o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait)
+		preface := ""
+		if o.Preface != "" {
+			preface = "; a connection for each request, told whom it is for (PROXY protocol " + o.Preface + ")"
+		}
+		fmt.Fprintf(t, "origin\t%s: %s; at most %d requests at once, %d more wait up to %s%s\n",
+			name, strings.Join(o.Servers, ", "), o.Concurrency.Max, *o.Concurrency.Queue, o.Concurrency.Wait, preface)
 	}
 	if d := c.Cache.Disk; d.Path != "" {
 		fmt.Fprintf(t, "cache\t%s of memory, %s on disk in %s\n", c.Cache.Memory, d.Size, d.Path)

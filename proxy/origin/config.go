@@ -36,6 +36,10 @@ type Config struct {
 	FieldsMax int
 	Timeouts  Timeouts
 	Health    Health
+	// Preface has every connection begin with a header of the PROXY protocol in
+	// this version, 1 or 2, that says for whom it is: Request.For. Such a
+	// connection carries one request. Default 0: none.
+	Preface int
 	// Dial opens a connection; the default is a net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -83,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if !validHost(c.Health.Host) {
 		problems = append(problems, fmt.Errorf("origin %q: health host %q: not a host name", c.Name, c.Health.Host))
+	}
+	if c.Preface < 0 || c.Preface > 2 {
+		problems = append(problems, fmt.Errorf("origin %q: version %d of the PROXY protocol: there are 1 and 2", c.Name, c.Preface))
 	}
 	for _, n := range []*int{&c.ConnsMax, &c.IdleMax, &c.HeadBytesMax, &c.FieldsMax} {
 		if *n < 0 {

@@ -71,7 +71,7 @@ type exchange struct {
 // and returns at the final response's head. On an error the connection is
 // closed and Body no longer read.
 func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, inline bool) (*exchange, error) {
-	x := &exchange{ctx: ctx, p: p, c: c, r: r}
+	x := &exchange{ctx: ctx, p: p, c: c, r: r, last: p.cfg.Preface != 0}
 	c.attachBuf()
 	if ctx.Done() != nil {
 		x.unhook = context.AfterFunc(ctx, c.abort)

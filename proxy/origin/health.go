@@ -86,7 +86,7 @@ func (s *server) check(ctx context.Context) error {
 		return err
 	}
 	s.inFlight.Add(1)
-	c, err := s.dialOrLeave(ctx)
+	c, err := s.dialOrLeave(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (p *Pool) send(ctx context.Context, r *Request, out []byte, inline bool) (*
 // sendTo sends to one server, once more if its idle connection proves dead.
 // Every error is an *Error.
 func (p *Pool) sendTo(ctx context.Context, s *server, r *Request, out []byte, inline bool) (*Response, error) {
-	c, err := s.take(ctx)
+	c, err := s.take(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (p *Pool) sendTo(ctx context.Context, s *server, r *Request, out []byte, in
 		return nil, err
 	}
 	first := err
-	if c, err = s.takeFresh(ctx); err != nil {
+	if c, err = s.takeFresh(ctx, r); err != nil {
 		return nil, first // which says that the request may have been acted on
 	}
 	p.retries.Add(1)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"firstbell/proxy/field"
+	"firstbell/proxy/peer"
 )
 
 // inlineBytesMax is the longest content of known length that is read whole
@@ -16,6 +17,9 @@ const inlineBytesMax = 16 << 10
 
 // Request is what Do sends.
 type Request struct {
+	// For says who asks, where the origin wants to be told in front
+	// (Config.Preface); the zero value: nobody but firstbell.
+	For    peer.Header
 	Method string
 	// Target is the request target in origin-form (or "*"), sent byte for byte.
 	Target string

@@ -41,9 +41,13 @@ type server struct {
 	connectFails int // in a row
 }
 
-// take returns a connection for one request, which counts as in flight from
+// take returns a connection for one request, an idle one where there is one that
+// may carry it; it counts as in flight from
 // then on until an exchange releases it.
-func (s *server) take(ctx context.Context) (*conn, error) {
+func (s *server) take(ctx context.Context, r *Request) (*conn, error) {
+	if s.p.cfg.Preface != 0 {
+		return s.takeFresh(ctx, r)
+	}
 	if !s.enter() {
 		return nil, &Error{Doing: doingConnect, Server: s.addr, Kind: ErrBusy}
 	}
@@ -56,15 +60,15 @@ func (s *server) take(ctx context.Context) (*conn, error) {
 		}
 		c.abort()
 	}
-	return s.dialOrLeave(ctx)
+	return s.dialOrLeave(ctx, r)
 }
 
 // takeFresh is take without the idle connections.
-func (s *server) takeFresh(ctx context.Context) (*conn, error) {
+func (s *server) takeFresh(ctx context.Context, r *Request) (*conn, error) {
 	if !s.enter() {
 		return nil, &Error{Doing: doingConnect, Server: s.addr, Kind: ErrBusy}
 	}
-	return s.dialOrLeave(ctx)
+	return s.dialOrLeave(ctx, r)
 }
 
 // enter counts a request in, unless there are as many as may be.
@@ -78,8 +82,8 @@ func (s *server) enter() bool {
 
 func (s *server) full() bool { return s.inFlight.Load() >= int64(s.p.cfg.ConnsMax) }
 
-func (s *server) dialOrLeave(ctx context.Context) (*conn, error) {
-	c, err := s.dial(ctx)
+func (s *server) dialOrLeave(ctx context.Context, r *Request) (*conn, error) {
+	c, err := s.dial(ctx, r)
 	if err != nil {
 		s.inFlight.Add(-1)
 	}
@@ -87,10 +91,10 @@ func (s *server) dialOrLeave(ctx context.Context) (*conn, error) {
 }
 
 // dial opens a connection and remembers how that went.
-func (s *server) dial(ctx context.Context) (*conn, error) {
+func (s *server) dial(ctx context.Context, r *Request) (*conn, error) {
 	limited, cancel := context.WithTimeout(ctx, s.p.cfg.Timeouts.Connect)
 	defer cancel()
-	nc, err := s.open(limited)
+	nc, err := s.open(limited, r)
 	if err == nil {
 		s.opened.Add(1)
 		s.welcome()
@@ -110,8 +114,11 @@ func (s *server) dial(ctx context.Context) (*conn, error) {
 
 // open opens a connection, and has the server prove who it is where it speaks
 // TLS.
-func (s *server) open(ctx context.Context) (net.Conn, error) {
+func (s *server) open(ctx context.Context, r *Request) (net.Conn, error) {
 	nc, err := s.p.cfg.Dial(ctx, "tcp", s.addr)
+	if err == nil && s.p.cfg.Preface != 0 {
+		err = s.introduce(ctx, nc, r)
+	}
 	if err != nil || s.secure == nil {
 		return nc, err
 	}
@@ -242,4 +249,25 @@ func (s *server) stats() ServerStats {
 		Requests: s.requests.Load(), Failures: s.failures.Load(),
 		Opened: s.opened.Load(), Reused: s.reused.Load(),
 	}
+}
+
+// introduce writes whom a connection is for in front of everything else. After
+// an error the connection is closed.
+func (s *server) introduce(ctx context.Context, nc net.Conn, r *Request) error {
+	header := r.For.AppendV1
+	if s.p.cfg.Preface == 2 {
+		header = r.For.AppendV2
+	}
+	var err error
+	if deadline, limited := ctx.Deadline(); limited {
+		err = nc.SetWriteDeadline(deadline)
+	}
+	if err == nil {
+		_, err = nc.Write(header(nil))
+	}
+	if err != nil {
+		_ = nc.Close() // the write's error says more
+		return fmt.Errorf("the PROXY protocol header: %w", err)
+	}
+	return nil
 }

@@ -52,6 +52,7 @@ type mistake struct {
 }
 
 var mistakes = []mistake{
+	{"no version of the PROXY protocol", `concurrency: {max: 256}`, `proxy_protocol: ▸v3`, "origins.lms.proxy_protocol", "no version", "v2"},
 	// The text itself.
 	{"empty file", "", "▸", "", "empty", "listen:"},
 	{"only a comment", "", "▸# nothing\n", "", "empty", "begin with"},

@@ -133,6 +133,7 @@ type Origin struct {
 	Concurrency Concurrency    `yaml:"concurrency" eg:"{max: 256}"`
 	Health      *Health        `yaml:"health" eg:"{path: /healthz, every: 2s}"`
 	Timeouts    OriginTimeouts `yaml:"timeouts" eg:"{connect: 2s}"`
+	Preface     string         `yaml:"proxy_protocol" eg:"v2"`                   // v1 or v2: every connection says whom it is for, and carries one request
 	TLS         OriginTLS      `yaml:"tls" eg:"{ca: /etc/firstbell/lms-ca.pem}"` // toward servers by https
 }
 

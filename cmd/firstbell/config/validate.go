@@ -305,6 +305,9 @@ func (v *validator) origins() {
 		}
 		v.originTLS(path+".tls", o)
 		v.concurrency(path+".concurrency", o.Concurrency)
+		if v.given(path+".proxy_protocol") && o.Preface != "v1" && o.Preface != "v2" {
+			v.wrong(path+".proxy_protocol", "write v1 or v2, as its servers are set to", "%q is no version of the PROXY protocol", o.Preface)
+		}
 		if o.Health != nil {
 			v.health(path+".health", o.Health)
 		}
