@@ -5,6 +5,9 @@
 //     TCP connections, checking every byte they are given;
 //   - bench/lms is a learning platform with a weak heart, the origin of the
 //     demo;
+//   - bench/compare measures firstbell beside seven proxies and beside the least
+//     that an answer can cost on the machine;
+//   - bench/plan says what a morning needs, calculated and simulated;
 //   - bench/raw plays raw requests and answers that parsers are known to read in
 //     two ways through any proxy.
 //
@@ -12,5 +15,5 @@
 // measured and checked here is only what anybody can see from outside. Only
 // "firstbell demo" imports bench/lms and bench/bell.
 //
-// Start reading at bell.Play and lms.New.
+// Start reading at bell.Play, lms.New, and the doc.go of bench/compare.
 package bench

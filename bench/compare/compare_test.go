@@ -127,6 +127,7 @@ func TestEveryPeersConfigurationIsFilledIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			at.Private = tls
 			if err := p.render(at); err != nil {
 				t.Fatal(err)
 			}

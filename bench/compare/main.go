@@ -313,7 +313,7 @@ func serveAlone(ctx context.Context, o *options, name, listen, origin string) er
 	if err != nil {
 		return err
 	}
-	at.Listen = listen
+	at.Listen, at.Private = listen, true // bench/herd looks for other users' pages
 	// Alone it has all CPUs, and nobody has asked for a page yet.
 	if err := peers[i].render(at); err != nil {
 		return err

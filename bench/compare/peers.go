@@ -141,6 +141,7 @@ type site struct {
 	Cert, Key   string
 	Pem         string   // both in one file
 	Postgres    string   // firstbell's store; empty: SQLite
+	Private     bool     // users' cookies matter: they are neither ignored nor removed, and what is kept is in memory
 	Memory      string   // of firstbell's cache
 	Hosts       []string // that firstbell has a route of their own for
 	Root        bool     // this process is root: some programs would become another user
