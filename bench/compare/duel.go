@@ -95,6 +95,7 @@ var duels = []duel{
 	{name: "new TLS connection, resumed, one hit", conns: newcomersAtOnce, talk: []string{get("/media/1024")}, client: handshakes(true)},
 	{name: "HTTP/2 hit over TLS, 1 KiB, 8 streams", conns: h2Connections, talk: []string{get("/media/1024")}, cached: true, client: streams("/media/1024"),
 		bars: []bar{{"nginx", 1.5}}},
+	{name: "HTTP/3 hit, 1 KiB", conns: quicConnections, talk: []string{get("/media/1024")}, cached: true, client: datagrams("/media/1024")},
 	{name: "a morning, delivery included", conns: 64, talk: morning, unit: "CPU s per 1,000 students", sealed: false},
 }
 

@@ -49,7 +49,7 @@ type peer struct {
 	reload  func(s *server) error // has it read its configuration again; nil: it cannot, as it is run here
 	keeps   bool                  // it has a cache
 	tls     bool                  // it can be given a certificate
-	h2      bool
+	h2, h3  bool
 }
 
 // ours is what everybody else is compared with.
@@ -57,7 +57,7 @@ const ours = "firstbell"
 
 // peers are all that are known, firstbell first.
 var peers = []*peer{
-	{name: ours, version: []string{"version"}, keeps: true, tls: true, h2: true,
+	{name: ours, version: []string{"version"}, keeps: true, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"serve", "-config", s.Dir + "/firstbell.yaml", "-access-log=false"}
 		}, reload: signalled(syscall.SIGHUP)},
@@ -82,7 +82,7 @@ var peers = []*peer{
 		args: func(s *site) []string {
 			return []string{"-N", "-n", fmt.Sprintf("compare%d", os.Getpid()), "-f", s.Dir + "/squid.conf"}
 		}},
-	{name: "caddy", program: "caddy", debian: "caddy", version: []string{"version"}, tls: true, h2: true,
+	{name: "caddy", program: "caddy", debian: "caddy", version: []string{"version"}, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"run", "--config", s.Dir + "/Caddyfile", "--adapter", "caddyfile"}
 		},

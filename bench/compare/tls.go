@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -286,4 +287,61 @@ func streams(target string) func(context.Context, *server) (client, error) {
 		}
 		return newMultiplex(s, target)
 	}
+}
+
+// A quicClient asks over HTTP/3, over connections that it keeps.
+type quicClient struct {
+	lines  []*http3.Transport
+	target string
+}
+
+const quicConnections = 8
+
+// datagrams has the fighters answer over HTTP/3. The load is dear: quic-go's own
+// client, so a quick server is not kept busy by it.
+func datagrams(target string) func(context.Context, *server) (client, error) {
+	return func(_ context.Context, s *server) (client, error) {
+		if !s.h3 {
+			return nil, errors.New("has no HTTP/3")
+		}
+		q := &quicClient{target: "https://" + s.site.TLS + target}
+		for range quicConnections {
+			q.lines = append(q.lines, &http3.Transport{TLSClientConfig: clientTLS(nil, "h3"), DisableCompression: true})
+		}
+		if _, err := q.ask(0); err != nil {
+			q.close()
+			return nil, fmt.Errorf("has no HTTP/3: %w", err)
+		}
+		return q, nil
+	}
+}
+
+func (q *quicClient) close() {
+	for _, l := range q.lines {
+		_ = l.Close() // the run is over
+	}
+}
+
+func (q *quicClient) burst(enough func(int) bool) tally {
+	return together(len(q.lines), enough, q.ask)
+}
+
+func (q *quicClient) ask(i int) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerMax)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", q.target, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Host = host
+	res, err := q.lines[i].RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	n, err := io.Copy(io.Discard, res.Body)
+	if err == nil && (res.StatusCode != 200 || n == 0) {
+		err = fmt.Errorf("status %d with %d bytes", res.StatusCode, n)
+	}
+	return 1, err
 }
