@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.BoolVar(&o.install, "install", false, "install the peers that are missing (Debian's packages, as root); none is started by it")
 	flags.StringVar(&cases, "case", "", "only cases that this regular expression matches")
 	flags.StringVar(&names, "peers", "", "only these peers, with commas between them")
-	flags.IntVar(&o.rounds, "rounds", 0, "turns that everybody has in a case (9, or 5 with -quick); the median counts")
+	flags.IntVar(&o.rounds, "rounds", 0, "turns that everybody has in a case (7, or 5 with -quick); the median counts")
 	flags.DurationVar(&o.burst, "burst", 0, "how long a turn is (250ms, or 120ms with -quick)")
 	flags.DurationVar(&o.budget, "budget", 0, "cases that would begin later than this are left out (9m, or 80s with -quick)")
 	flags.StringVar(&o.binary, "firstbell", "", "the firstbell to measure (default: built from this module)")
@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 func (o *options) complete() error {
-	rounds, burst, budget := 9, 250*time.Millisecond, 9*time.Minute
+	rounds, burst, budget := 7, 250*time.Millisecond, 9*time.Minute
 	if o.quick {
 		rounds, burst, budget = 5, 120*time.Millisecond, 80*time.Second
 	}
