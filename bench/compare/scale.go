@@ -148,6 +148,28 @@ func (s *scaler) fill(server *server, request string, n int) error {
 	return nil
 }
 
+// calm waits until the server does nothing by itself, such as writing what is
+// stored to disk, for a minute at most.
+func calm(ctx context.Context, server *server) error {
+	const pause, idle = 200 * time.Millisecond, 5 * time.Millisecond
+	for range time.Minute / pause {
+		before, err := server.usage()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		after, err := server.usage()
+		if err != nil || after.since(before).cpu < idle {
+			return err
+		}
+	}
+	return nil
+}
+
 // measureAt adds a point.
 func (s *scaler) measureAt(server *server, what string, at, conns int, next requester) error {
 	us, err := s.cost(server, conns, next)
@@ -226,7 +248,7 @@ func (s *scaler) keys(ctx context.Context) error {
 	defer server.stop()
 	first := server.memory()
 	for _, n := range sizes {
-		if err := s.fill(server, get("/many/{}"), n); err != nil {
+		if err := firstOf(s.fill(server, get("/many/{}"), n), calm(ctx, server)); err != nil {
 			return err
 		}
 		if err := s.measureAt(server, "stored keys", n, 64, numberedBy(get("/many/{}"), n, true)); err != nil {
