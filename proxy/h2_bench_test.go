@@ -72,7 +72,7 @@ func benchHTTP2(b *testing.B, addr string, streams int) {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	asker := &frameAsker{c: c, b: b}
+	asker := &frameAsker{c: c, t: b}
 	asker.hello()
 	asker.round(1)
 	asker.round(1)
@@ -94,7 +94,7 @@ func cpuTime() int64 {
 // frameAsker is a client that knows just enough of HTTP/2 to ask for a page.
 type frameAsker struct {
 	c     net.Conn
-	b     *testing.B
+	t     testing.TB
 	next  uint32
 	left  int // requests until the window is opened further
 	block []byte
@@ -121,7 +121,7 @@ func (a *frameAsker) hello() {
 	a.out = a.frame(a.out, []byte(text.String()[:first]), 1)
 	a.out = append(a.out, "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x3f\xff\x00\x00"...)
 	if _, err := a.c.Write(a.out); err != nil {
-		a.b.Fatal(err)
+		a.t.Fatal(err)
 	}
 	a.read(1)
 }
@@ -143,7 +143,7 @@ func (a *frameAsker) round(n int) {
 		a.out = append(a.out, "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x01\x00\x00\x00"...)
 	}
 	if _, err := a.c.Write(a.out); err != nil {
-		a.b.Fatal(err)
+		a.t.Fatal(err)
 	}
 	a.read(n)
 }
@@ -157,7 +157,7 @@ func (a *frameAsker) read(ends int) {
 				break
 			}
 			if h[3] == 3 || h[3] == 7 {
-				a.b.Fatalf("got a frame of type %d: %q", h[3], h[9:whole])
+				a.t.Fatalf("got a frame of type %d: %q", h[3], h[9:whole])
 			}
 			if h[3] <= 1 && h[4]&1 != 0 {
 				ends--
@@ -171,7 +171,7 @@ func (a *frameAsker) read(ends int) {
 		a.r = 0
 		n, err := a.c.Read(a.in[a.w:])
 		if err != nil {
-			a.b.Fatal(err)
+			a.t.Fatal(err)
 		}
 		a.w += n
 	}

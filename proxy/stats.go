@@ -8,6 +8,7 @@ import (
 	"firstbell/cache"
 	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/http2"
 	"firstbell/proxy/http3"
 )
 
@@ -152,11 +153,29 @@ type Stats struct {
 	Greeting    int   // handshakes under way
 	Misdirected int64 // requests for a host that their connection is not for (421)
 
+	HTTP2 HTTP2Stats
 	HTTP3 HTTP3Stats
 
 	// Contradictions counts, by school, requests that spoke for somebody else
 	// than their credential does.
 	Contradictions map[string]uint64
+}
+
+// HTTP2Stats are counts of HTTP/2.
+type HTTP2Stats struct {
+	Connections int64            // open now
+	Streams     int64            // open now
+	TakenBack   int64            // requests that clients took back before they had their answer
+	Refused     map[string]int64 // streams and connections ended for what their clients did, by reason
+}
+
+func (d *door) http2Stats() HTTP2Stats {
+	s := d.http2
+	st := HTTP2Stats{Connections: s.Conns(), Streams: s.Streams(), TakenBack: s.Gone(), Refused: make(map[string]int64)}
+	for _, r := range http2.Refusals() {
+		st.Refused[r.Reason] = s.Refused(r.Index)
+	}
+	return st
 }
 
 // HTTP3Stats are counts of HTTP/3.
@@ -213,6 +232,7 @@ func (p *Proxy) Stats() Stats {
 		Contradictions: c.contradictions.all(),
 		Handshakes:     make(map[string]int64, greetingOutcomes),
 		Resumed:        c.resumed.Load(),
+		HTTP2:          p.door.http2Stats(),
 		Greeting:       len(p.door.greetings),
 		Misdirected:    c.misdirected.Load(),
 	}

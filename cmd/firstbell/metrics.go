@@ -59,6 +59,10 @@ var (
 	mHandshakes   = counter("tls_handshakes_total", "TLS handshakes over TCP, by what became of them.", "outcome")
 	mResumedTLS   = counter("tls_resumed_total", "TLS handshakes that resumed a session.")
 	mGreeting     = gauge("tls_handshakes", "TLS handshakes under way.")
+	mHTTP2Conns   = gauge("proxy_http2_connections", "Connections open that speak HTTP/2.")
+	mHTTP2Streams = gauge("proxy_http2_streams", "Requests under way over HTTP/2.")
+	mHTTP2Back    = counter("proxy_http2_taken_back_total", "Requests over HTTP/2 that clients took back before they had their answer.")
+	mHTTP2Refused = counter("proxy_http2_refused_total", "Streams and connections of HTTP/2 ended for what their clients did, by reason.", "reason")
 	mMisdirected  = counter("proxy_misdirected_total", "Requests for a host that their connection is not for.")
 	mCertificate  = gauge("tls_certificate_expires_timestamp_seconds", "When a certificate in use expires.", "certificate")
 	mCertificates = gauge("tls_certificates", "Certificates in use.")
@@ -215,6 +219,12 @@ func collectProxy(ch chan<- prometheus.Metric, s *server) {
 	mBlocksAhead.send(ch, float64(p.BlocksAhead))
 	mBlocksOther.send(ch, float64(p.BlocksChanged))
 	mPanics.send(ch, float64(p.Panics))
+	mHTTP2Conns.send(ch, float64(p.HTTP2.Connections))
+	mHTTP2Streams.send(ch, float64(p.HTTP2.Streams))
+	mHTTP2Back.send(ch, float64(p.HTTP2.TakenBack))
+	for reason, n := range p.HTTP2.Refused {
+		mHTTP2Refused.send(ch, float64(n), reason)
+	}
 	for reason, n := range p.Malformed {
 		mMalformed.send(ch, float64(n), reason)
 	}

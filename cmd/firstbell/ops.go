@@ -187,6 +187,7 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 <tr><td>certificates</td><td>{{.Certificates}}{{if .Problems}}, <span class="bad">{{.Problems}} with a problem</span>{{end}}{{with .Tickets}}<br><span class="bad">{{.}}</span>{{end}}</td></tr>
 {{range $i, $c := .First}}{{if or .Problem (lt $i 3)}}<tr><td>{{index .Names 0}}</td><td>until {{.Expires.Format "2006-01-02 15:04:05 MST"}}{{with .Problem}}, <span class="bad">{{.}}</span>{{end}}</td></tr>{{end}}{{end}}
 <tr><td>handshakes</td><td>{{range $name, $n := .Handshakes}}{{if $n}}{{$n}} {{$name}} {{end}}{{end}}({{.Resumed}} resumed)</td></tr>
+<tr><td>HTTP/2</td><td>{{.HTTP2.Connections}} connections, {{.HTTP2.Streams}} requests under way, {{.HTTP2.TakenBack}} taken back{{range $reason, $n := .HTTP2.Refused}}<br>{{$n}} refused: {{$reason}}{{end}}</td></tr>
 {{if .Misdirected}}<tr><td>for another host</td><td class="n">{{.Misdirected}}</td></tr>{{end}}</table>{{end}}
 {{if .Identities}}<h2>Identities</h2><table><tr><th>identity</th><th>known</th><th>verified</th><th>refused</th><th>state</th></tr>
 {{range .Identities}}<tr><td>{{.Name}}</td><td class="n">{{.Known}}</td><td class="n">{{.Verified}}</td><td class="n">{{.Invalid}}</td>

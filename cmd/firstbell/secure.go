@@ -59,11 +59,30 @@ type tlsStatus struct {
 	Resumed     int64            `json:"resumed"`
 	Now         int              `json:"now"` // under way
 	Misdirected int64            `json:"misdirected"`
+	HTTP2       http2Status      `json:"http2"`
 
 	Certificates int                 `json:"certificates"`
 	Problems     int                 `json:"problems"`
 	Tickets      string              `json:"tickets,omitempty"` // what is wrong with the keys of session tickets
 	First        []certificateStatus `json:"first"`             // those to look at, at most 100
+}
+
+// http2Status is how connections do that speak HTTP/2.
+type http2Status struct {
+	Connections int64            `json:"connections"`
+	Streams     int64            `json:"streams"`
+	TakenBack   int64            `json:"taken_back"`
+	Refused     map[string]int64 `json:"refused"` // by reason, where there was one
+}
+
+func http2StatusOf(p *proxy.HTTP2Stats) http2Status {
+	st := http2Status{Connections: p.Connections, Streams: p.Streams, TakenBack: p.TakenBack, Refused: make(map[string]int64)}
+	for reason, n := range p.Refused {
+		if n > 0 {
+			st.Refused[reason] = n
+		}
+	}
+	return st
 }
 
 type certificateStatus struct {
@@ -79,7 +98,7 @@ func tlsStatusOf(s *server, p *proxy.Stats) *tlsStatus {
 	}
 	all, problems := s.certs.ToLookAt()
 	st := &tlsStatus{
-		Handshakes: p.Handshakes, Resumed: p.Resumed, Now: p.Greeting, Misdirected: p.Misdirected,
+		Handshakes: p.Handshakes, Resumed: p.Resumed, Now: p.Greeting, Misdirected: p.Misdirected, HTTP2: http2StatusOf(&p.HTTP2),
 		Certificates: len(all), Problems: problems, Tickets: s.certs.TicketsProblem(),
 	}
 	for _, c := range all[:min(len(all), certificatesShown)] {

@@ -106,12 +106,13 @@ func TestCurlAsksOverTLS(t *testing.T) {
 	file, ca := writeTLSFile(t, newOrigin(t).URL, []string{"hangang.school.example"})
 	r := serve(t, file)
 	_, port, _ := strings.Cut(r.https, ":")
-	for _, version := range []string{"1.2", "1.3"} {
+	for _, c := range [][3]string{{"1.2", "--http1.1", "1.1"}, {"1.3", "--http2", "2"}} {
+		version := c[0]
 		var said bytes.Buffer
-		cmd := exec.CommandContext(t.Context(), curl, "-sS", "--max-time", "20", "--tlsv"+version, "--tls-max", version, "--cacert", filepath.Join(ca.dir, "ca.pem"),
+		cmd := exec.CommandContext(t.Context(), curl, "-sS", "--max-time", "20", "--tlsv"+version, "--tls-max", version, c[1], "-w", "over HTTP/%{http_version}", "--cacert", filepath.Join(ca.dir, "ca.pem"),
 			"--resolve", "hangang.school.example:"+port+":127.0.0.1", "https://hangang.school.example:"+port+"/lessons/1")
 		cmd.Stderr = &said
-		if out, err := cmd.Output(); err != nil || string(out) != "this is /lessons/1\n" {
+		if out, err := cmd.Output(); err != nil || string(out) != "this is /lessons/1\nover HTTP/"+c[2] {
 			t.Errorf("TLS %s: got %q, %v, %s", version, out, err, &said)
 		}
 	}
@@ -124,7 +125,7 @@ func TestCurlAsksOverTLS(t *testing.T) {
 		t.Errorf("/status says of TLS: %+v", s.TLS)
 	}
 	_, metrics := ask(t, "GET", "http://"+r.ops+"/metrics", "")
-	for _, want := range []string{`firstbell_tls_handshakes_total{outcome="done"} 2`, "firstbell_tls_certificates 1", `firstbell_tls_certificate_expires_timestamp_seconds{certificate="hangang.school.example (`} {
+	for _, want := range []string{`firstbell_tls_handshakes_total{outcome="done"} 2`, "firstbell_proxy_http2_connections 0", `firstbell_proxy_http2_refused_total{reason="rapid-reset"} 0`, "firstbell_tls_certificates 1", `firstbell_tls_certificate_expires_timestamp_seconds{certificate="hangang.school.example (`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)
 		}

@@ -429,8 +429,8 @@ func (c *Conn) takeInIfNone() {
 }
 
 func timedOut(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	var late interface{ Timeout() bool }
+	return errors.As(err, &late) && late.Timeout()
 }
 
 // budget is how much of something may come: some at once, and some a second.
