@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -397,6 +399,56 @@ func TestContentEndsAsItsClientEnds(t *testing.T) {
 					t.Errorf("got %s, want %s", result, c.want)
 				}
 			})
+		})
+	}
+}
+
+// TestContentComesAtARate: who sends some now and then is borne as long as it
+// comes to 256 bytes a second.
+func TestContentComesAtARate(t *testing.T) {
+	for _, c := range []struct {
+		each int // bytes every ten seconds
+		want string
+	}{
+		{2600, `headers 1 :status=200, data 1 "52000 bytes, <nil>" end`},
+		{1000, `headers 1 :status=200, data 1 "4000 bytes, the client sent nothing for too long" end, reset 1 no`},
+	} {
+		converse(t, func(p *peer) {
+			p.send(post(1, "/"))
+			for range 20 {
+				time.Sleep(10 * time.Second)
+				p.send(data(1, strings.Repeat("x", c.each), false))
+			}
+			p.send(data(1, "", true))
+			got := p.frames()
+			got = regexp.MustCompile(`window \d+ \d+, `).ReplaceAllString(got, "")
+			if got != c.want {
+				t.Errorf("%d bytes every ten seconds: got %s, want %s", c.each, got, c.want)
+			}
+			if slow := c.each < 2560; slow != slices.Equal(p.slow, []string{"content"}) {
+				t.Errorf("%d bytes every ten seconds: counted %q as slow", c.each, p.slow)
+			}
+		})
+	}
+}
+
+// TestAnswersAreTakenAtARate: the same for who opens windows.
+func TestAnswersAreTakenAtARate(t *testing.T) {
+	for _, c := range []struct {
+		each int64 // bytes of window every ten seconds
+		ends bool
+	}{{2600, false}, {1000, true}} {
+		converse(t, func(p *peer) {
+			p.send(settings(settingWindow, 0), ask(1, "/big/100000"))
+			ended := false
+			for range 30 {
+				time.Sleep(10 * time.Second)
+				p.send(window(1, c.each), window(0, c.each))
+				ended = ended || strings.Contains(p.frames(), "reset 1 cancel")
+			}
+			if ended != c.ends || ended != slices.Equal(p.slow, []string{"reading"}) {
+				t.Errorf("%d bytes every ten seconds: ended %t, want %t; counted %q", c.each, ended, c.ends, p.slow)
+			}
 		})
 	}
 }

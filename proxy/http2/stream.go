@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"firstbell/proxy/head"
@@ -46,9 +47,11 @@ type Stream struct {
 	trailer  *head.Head
 	stopped  bool
 	heard    chan struct{} // who reads looks again
-	sending  patience      // with the client's content; of who reads
-	taking   patience      // with its windows
-	next     *Stream       // in conn.free
+	timed    bool          // reads end at readBy, not with patience
+	readBy   time.Time
+	sending  patience // with the client's content; of who reads
+	taking   patience // with its windows
+	next     *Stream  // in conn.free
 }
 
 // How reading and writing a stream end.
@@ -293,6 +296,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	for {
 		c.mu.Lock()
 		n, err := s.readLocked(p)
+		timed, until := s.timed, s.readBy
 		if s.heard == nil {
 			s.heard = make(chan struct{}, 1)
 		}
@@ -305,11 +309,48 @@ func (s *Stream) Read(p []byte) (int, error) {
 			s.sending.earn(n, &c.times)
 			return n, err
 		}
+		if timed {
+			if !s.awaitUntil(until) {
+				return 0, os.ErrDeadlineExceeded
+			}
+			continue
+		}
 		if s.awaitContent(); s.sending.left <= 0 {
 			c.srv.config.SlowContent()
 			return 0, ErrTimeout
 		}
 	}
+}
+
+// SetReadDeadline has Read return os.ErrDeadlineExceeded at t, and until then
+// wait for content however slowly it comes; without end if t is zero. It may be
+// called by anybody.
+func (s *Stream) SetReadDeadline(t time.Time) error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.timed, s.readBy = true, t
+	s.wakeReader()
+	return nil
+}
+
+// awaitUntil waits until something was heard, and reports whether there is time
+// left.
+func (s *Stream) awaitUntil(t time.Time) bool {
+	if t.IsZero() {
+		<-s.heard
+		return true
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-s.heard:
+	case <-timer.C:
+	}
+	return true
 }
 
 // awaitContent waits until something was heard of the content, or patience is

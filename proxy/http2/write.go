@@ -64,6 +64,18 @@ func (s *Stream) Write(block, body []byte, end bool) (n int, err error) {
 	}
 }
 
+// Cancel ends the stream, if it has not ended, because nobody wants more of it.
+// It may be called by anybody.
+func (s *Stream) Cancel() {
+	c := s.conn
+	c.mu.Lock()
+	if s.gone == nil && !(s.localEnd && s.remoteEnd) {
+		c.reset(s, CodeCancel, errEnded)
+	}
+	c.mu.Unlock()
+	c.flush()
+}
+
 // Abort ends the stream so that the client sees that the answer is not whole.
 func (s *Stream) Abort() {
 	c := s.conn
