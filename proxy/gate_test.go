@@ -20,6 +20,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
+	"golang.org/x/net/http2"
 
 	"firstbell/cache"
 	"firstbell/proxy/admission"
@@ -132,6 +133,18 @@ func (g *gate) transport() interface {
 	case "h3":
 		g.startHTTP3()
 		return &crowd{g: g}
+	case "h2":
+		g.startTLS()
+		return &http2.Transport{
+			DialTLSContext: func(_ context.Context, _, address string, _ *tls.Config) (net.Conn, error) {
+				c, err := g.secure.Dial()
+				if err != nil {
+					return nil, err
+				}
+				return tls.Client(c, clientTLS(address, "h2")), nil
+			},
+			DisableCompression: true,
+		}
 	case "https":
 		g.startTLS()
 		return &http.Transport{

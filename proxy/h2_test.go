@@ -39,6 +39,7 @@ func (g *gate) overHTTP2() *gate {
 // TestWhatIsAnsweredIsTheSameOverHTTP2 asks two gates of one kind the same, in
 // the same order.
 func TestWhatIsAnsweredIsTheSameOverHTTP2(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		handler := func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
@@ -107,6 +108,7 @@ func TestWhatIsAnsweredIsTheSameOverHTTP2(t *testing.T) {
 }
 
 func TestARequestTakenBackIsTakenBackFromTheOrigin(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		gone := make(chan error, 1)
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
@@ -134,6 +136,7 @@ func TestARequestTakenBackIsTakenBackFromTheOrigin(t *testing.T) {
 // TestWhoJoinsAFlightStaysWhenItsFirstGoes: the one who began it takes the
 // request back before there is an answer.
 func TestWhoJoinsAFlightStaysWhenItsFirstGoes(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(2 * time.Second)
@@ -162,6 +165,7 @@ func TestWhoJoinsAFlightStaysWhenItsFirstGoes(t *testing.T) {
 }
 
 func TestTrailersAndEarlyHintsPassOverHTTP2(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "</a.css>; rel=preload")
@@ -192,6 +196,7 @@ func TestTrailersAndEarlyHintsPassOverHTTP2(t *testing.T) {
 
 // TestABrokenAnswerIsSeenOverHTTP2: content that its origin cut off.
 func TestABrokenAnswerIsSeenOverHTTP2(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		g, _ := newRawGate(t, plain, says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"), says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"))
 		g.overHTTP2()
@@ -209,6 +214,7 @@ func TestABrokenAnswerIsSeenOverHTTP2(t *testing.T) {
 
 // TestShutdownAnswersWhatHTTP2ClientsHaveBegun, and tells them to begin no more.
 func TestShutdownAnswersWhatHTTP2ClientsHaveBegun(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(5 * time.Second)
@@ -237,6 +243,7 @@ func TestShutdownAnswersWhatHTTP2ClientsHaveBegun(t *testing.T) {
 
 // TestAPanicCostsOneStream: its neighbours on the connection go on.
 func TestAPanicCostsOneStream(t *testing.T) {
+	overHTTP(t)
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, echo, plain).overHTTP2()
 		p := g.proxy

@@ -20,8 +20,8 @@ import (
 	quichttp3 "github.com/quic-go/quic-go/http3"
 )
 
-// protocol is what the clients of gates speak: http, https (HTTP/1.1 over TLS)
-// or h3. deploy/test has the tests run over each.
+// protocol is what the clients of gates speak: http, https (HTTP/1.1 over TLS),
+// h2 or h3. deploy/test has the tests run over each.
 var protocol = sync.OnceValue(func() string { return cmp.Or(os.Getenv("FIRSTBELL_TEST_PROTOCOL"), "http") })
 
 // scheme is the scheme of what gates are asked for.
