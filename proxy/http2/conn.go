@@ -42,6 +42,9 @@ const (
 	resetsMax       = 400
 	resetsPerSecond = 20
 
+	// callsMax bounds how often in a row who reads may be called before its time.
+	callsMax = 8
+
 	// What a client still sends when its connection ends is listened to for so
 	// long, and so much: it gets to read why.
 	lingerTimeMax  = 2 * time.Second
@@ -242,7 +245,7 @@ func (c *Conn) makeRoom(n int) {
 // nothing comes, no buffer is held.
 func (c *Conn) fill() error {
 	c.flushBeforeRead()
-	for {
+	for early := 0; ; {
 		if err := c.setReadDeadline(); err != nil {
 			return err
 		}
@@ -258,6 +261,12 @@ func (c *Conn) fill() error {
 		}
 		switch {
 		case timedOut(err):
+			if time.Now().Before(c.readBy) {
+				early++ // somebody called
+			}
+			if early > callsMax {
+				return err // what it runs over has no other word any more
+			}
 			if err := c.lookAround(); err != nil {
 				return err
 			}
