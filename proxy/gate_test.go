@@ -164,11 +164,33 @@ func (g *gate) transport() interface {
 	}
 }
 
+// timely has connections in memory say that they are late as the net package's
+// do: behind another word TLS would not go on.
+type timely struct{ net.Listener }
+
+func (l timely) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return timelyConn{c}, nil
+}
+
+type timelyConn struct{ net.Conn }
+
+func (c timelyConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == fasthttputil.ErrTimeout {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
 // startTLS has g's proxy serve TLS, too.
 func (g *gate) startTLS() {
 	g.secure = fasthttputil.NewInmemoryListener()
 	served := make(chan error, 1)
-	go func() { served <- g.proxy.ServeTLS(g.secure, serverTLS(Protocols...)) }()
+	go func() { served <- g.proxy.ServeTLS(timely{g.secure}, serverTLS(Protocols...)) }()
 	land := g.land
 	g.land = func() {
 		land()
