@@ -64,10 +64,12 @@ const nearBytes = 64
 // Form is one of the ways in which a header section is prepared.
 type Form uint8
 
-// The forms: as lines of HTTP/1.1, and compressed as HTTP/2 has them.
+// The forms: as lines of HTTP/1.1, and compressed as HTTP/2 and HTTP/3 have
+// them.
 const (
 	FormLines Form = iota
 	FormHPACK
+	FormQPACK
 	forms
 )
 

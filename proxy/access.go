@@ -106,5 +106,5 @@ func (a *accessLog) line(x *exchange, took time.Duration) {
 	log.Info("request",
 		"method", x.method, "host", string(x.host), "target", x.target.shown(),
 		"status", x.status, "outcome", x.outcome.String(), "bytes", x.sent,
-		"took_us", took.Microseconds(), "remote", x.remote, "stands_for", stands)
+		"took_us", took.Microseconds(), "remote", x.remote, "protocol", x.version, "stands_for", stands)
 }

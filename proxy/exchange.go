@@ -49,6 +49,8 @@ type exchange struct {
 	asked  askedFields      // the request as the cache sees it
 	note   note             // what Cache-Status will say
 
+	elsewhere string // the Alt-Svc field for its client, over HTTP/2; "": none
+
 	request cache.Request // what the cache is asked; set by ask
 	relayed *relay        // informational responses on their way here, or nil
 	whole   bool          // it asks for a part, and its origin has only the whole

@@ -167,6 +167,7 @@ func (h *h2) read(p *Proxy) (status int, refusal string) {
 	if status, refusal = x.readRequest(raw); refusal == "" && x.scheme == "https" && string(s.Head.Scheme) != x.scheme {
 		return http.StatusBadRequest, "the request is for another scheme than https"
 	}
+	x.elsewhere = p.elsewhere(x)
 	return status, refusal
 }
 
@@ -223,6 +224,7 @@ var (
 	lengthInBlock      = http2.AppendName(nil, "content-length")
 	cacheStatusInBlock = http2.AppendName(nil, "cache-status")
 	trailerInBlock     = http2.AppendName(nil, "trailer")
+	altSvcInBlock      = http2.AppendName(nil, "alt-svc")
 )
 
 func (h *h2) appendLength(b []byte, n int64) []byte {
@@ -233,6 +235,9 @@ func (h *h2) appendLength(b []byte, n int64) []byte {
 func (h *h2) end(b []byte) []byte {
 	if h.note.says() {
 		b = http2.AppendValue(append(b, cacheStatusInBlock...), h.note.append(h.text[:0]))
+	}
+	if h.elsewhere != "" {
+		b = http2.AppendValue(append(b, altSvcInBlock...), append(h.text[:0], h.elsewhere...))
 	}
 	return b
 }

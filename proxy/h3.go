@@ -209,10 +209,16 @@ func (h *h3) read() (status int, refusal string) {
 	return status, refusal
 }
 
-// open begins the head of an answer in h.section, less what frames the message
-// or belongs to a connection of HTTP/1.1.
+// open begins the head of an answer in h.section.
 func (h *h3) open(status int, fields field.List) {
-	b := http3.AppendStatus(h.section[:0], status)
+	h.section = appendSection(h.section[:0], status, fields)
+}
+
+// appendSection begins the field section of an answer, with the Date of now
+// where there is none, less what frames the message or belongs to a connection
+// of HTTP/1.1.
+func appendSection(b []byte, status int, fields field.List) []byte {
+	b = http3.AppendStatus(b, status)
 	dated := false
 	for _, f := range fields {
 		switch len(f.Name) {
@@ -230,7 +236,17 @@ func (h *h3) open(status int, fields field.List) {
 	if !dated {
 		b = http3.AppendField(b, "date", dateNow(time.Now()))
 	}
-	h.section = b
+	return b
+}
+
+// prepareSection makes the field section of a stored response once, for all who
+// ask for it.
+func prepareSection(s *cache.Stored) []byte {
+	b := appendSection(nil, s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
+	if s.Status != http.StatusNoContent && s.Status != http.StatusNotModified {
+		b = http3.AppendField(b, "content-length", strconv.Itoa(len(s.Body)))
+	}
+	return b[:len(b):len(b)]
 }
 
 func (h *h3) length(n int64) {
@@ -282,12 +298,13 @@ func (h *h3) put(p []byte) (n int) {
 
 // stored implements responder.
 func (h *h3) stored(x *exchange, s *cache.Stored) {
-	h.open(s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
-	var digits [20]byte
-	h.section = http3.AppendField(h.section, "age", text(x.note.age(digits[:0])))
-	if s.Status != http.StatusNoContent && s.Status != http.StatusNotModified {
-		h.length(int64(len(s.Body)))
+	ready := s.Prepared(cache.FormQPACK)
+	if ready == nil {
+		ready = prepareSection(s)
+		s.SetPrepared(cache.FormQPACK, ready)
 	}
+	var digits [20]byte
+	h.section = http3.AppendField(append(h.section[:0], ready...), "age", text(x.note.age(digits[:0])))
 	content := s.Body
 	if bodyless(x, s.Status) {
 		content = nil

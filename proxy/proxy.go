@@ -191,6 +191,7 @@ func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
 	moment := time.NewTimer(drainMoment)
 	defer moment.Stop()
+	p.endHTTP3(ctx)
 	p.serving.Wait() // whoever was taken last is inside
 	tick := time.NewTicker(retireLook)
 	defer tick.Stop()
@@ -208,6 +209,22 @@ func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 		waiting = waiting && !(hurried && over)
 	}
 	return p.finish(ctx)
+}
+
+// endHTTP3 ends HTTP/3 as Shutdown does, while others go on: the next process
+// waits for its sockets. It does not wait.
+func (p *Proxy) endHTTP3(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.quicDoors {
+		p.work.Go(func() {
+			select {
+			case <-time.After(drainMoment):
+			case <-ctx.Done():
+			}
+			_ = d.shutdown(ctx) // finish hears of it, too
+		})
+	}
 }
 
 // retireLook is how often Retire looks whether somebody is left.

@@ -87,6 +87,9 @@ func printMeaning(w io.Writer, c *config.Config) (unread int, err error) {
 	if c.Listen.HTTPS != "" {
 		fmt.Fprintf(t, "tls\t%s; %s\n", c.Listen.HTTPS, tlsMeaning(&c.TLS))
 	}
+	if c.Listen.HTTP3 != "" {
+		fmt.Fprintf(t, "http3\t%s, over UDP\n", c.Listen.HTTP3)
+	}
 	if c.Listen.Ops != "" {
 		fmt.Fprintf(t, "ops\t%s\n", c.Listen.Ops)
 	}

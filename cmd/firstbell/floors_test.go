@@ -48,7 +48,7 @@ var floors = map[string]int{
 // modules says which modules from outside a package may import, beside the
 // standard library. Test files may also use testModules.
 var modules = map[string][]string{
-	"cmd/firstbell":          {"github.com/prometheus/client_golang", "golang.org/x/sys", "golang.org/x/term"},
+	"cmd/firstbell":          {"github.com/prometheus/client_golang", "github.com/quic-go/quic-go", "golang.org/x/sys", "golang.org/x/term"},
 	"cmd/firstbell/config":   {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
 	"proxy/http2":            {"golang.org/x/net/http2/hpack"},
 	"proxy":                  {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},

@@ -57,11 +57,12 @@ func firstbell(t *testing.T, args ...string) (stdout, stderr string, err error) 
 type running struct {
 	web, ops string // addresses
 	https    string // "" in quotes without one
+	http3    string // as above
 	log      *noise
 	stop     func() error // ends it as SIGTERM does
 }
 
-var servingLine = regexp.MustCompile(`msg=serving http=(\S+) ops=(\S*) https=(\S*)`)
+var servingLine = regexp.MustCompile(`msg=serving http=(\S+) ops=(\S*) https=(\S*) http3=(\S*)`)
 
 func serve(t *testing.T, file string, args ...string) *running {
 	t.Helper()
@@ -82,7 +83,7 @@ func serve(t *testing.T, file string, args ...string) *running {
 	})
 	for {
 		if m := servingLine.FindStringSubmatch(r.log.String()); m != nil {
-			r.web, r.ops, r.https = m[1], m[2], m[3]
+			r.web, r.ops, r.https, r.http3 = m[1], m[2], m[3], m[4]
 			return r
 		}
 		select {

@@ -109,9 +109,10 @@ type server struct {
 	options *serveOptions
 	started time.Time
 
-	web, opsNet net.Listener // nil where the file names no address
-	secureNet   net.Listener // as above: what speaks TLS
-	certs       *certs.Store // nil without secureNet
+	web, opsNet net.Listener   // nil where the file names no address
+	secureNet   net.Listener   // as above: what speaks TLS
+	certs       *certs.Store   // nil without secureNet
+	datagrams   net.PacketConn // of HTTP/3; nil without, and while the process before has it
 	cache       *cache.Cache
 	spools      *spool.Store
 	takes       atomic.Pointer[attendant] // check-ins; nil without attendance, and while another process has it
@@ -188,6 +189,9 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 		log.Warn("sockets were handed over that the file does not listen on", "sockets", lists(left))
 	}
 	if err := s.openCertificates(c); err != nil {
+		return s, err
+	}
+	if err := s.openHTTP3(c); err != nil {
 		return s, err
 	}
 	origins, fresh, err := openOrigins(c, nil)
@@ -271,23 +275,13 @@ func (s *server) listen(key, address string) (net.Listener, error) {
 	if err == nil {
 		return ln, nil
 	}
-	key = "listen." + key
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listening on %s (%s): the port is in use; end the other process or choose another port", address, key)
-	}
-	if errors.Is(err, syscall.EACCES) {
-		return nil, fmt.Errorf("listening on %s (%s): not permitted; ports below 1024 need CAP_NET_BIND_SERVICE", address, key)
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		err = op.Err
-	}
-	return nil, fmt.Errorf("listening on %s (%s): %w", address, key, err)
+	return nil, listenProblem(key, address, err)
 }
 
 // run serves until ctx ends or a listener breaks, then answers what is under
 // way and closes everything. It is called once.
 func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
-	broken := make(chan error, 3)
+	broken := make(chan error, 4)
 	boundMemory(int64(s.now.Load().config.Cache.Memory))
 	s.background("the cache", s.cache.Run)
 	if a := s.takes.Load(); a != nil {
@@ -304,6 +298,9 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 		s.background("the certificates", s.certs.Run)
 		go func() { broken <- s.proxy.ServeTLS(s.secureNet, s.certs.Config(proxy.Protocols...)) }()
 	}
+	if s.now.Load().config.Listen.HTTP3 != "" {
+		go func() { broken <- s.serveHTTP3(s.stopping) }()
+	}
 	if s.opsNet != nil {
 		go func() {
 			if err := s.ops.Serve(s.opsNet); !errors.Is(err, net.ErrClosed) { // by Serving
@@ -317,7 +314,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 		err = s.tellSystem()
 	}
 	if err == nil {
-		s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "version", buildVersion().Version, "generation", s.generation)
+		s.log.Info("serving", "http", addrOf(s.web), "ops", addrOf(s.opsNet), "https", addrOf(s.secureNet), "http3", s.http3Address(), "version", buildVersion().Version, "generation", s.generation)
 	}
 	replaced := false
 	for serving := err == nil; serving; {
@@ -391,6 +388,9 @@ func (s *server) close() error {
 		if ln != nil {
 			_ = ln.Close() // a server has closed it already, or nobody used it
 		}
+	}
+	if s.datagrams != nil {
+		_ = s.datagrams.Close() // as above
 	}
 	return errors.Join(errs...)
 }

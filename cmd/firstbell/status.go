@@ -29,6 +29,7 @@ type statusReport struct {
 	Attendance *attendStatus    `json:"attendance,omitempty"`
 	Identities []identityStatus `json:"identities,omitempty"`
 	TLS        *tlsStatus       `json:"tls,omitempty"`
+	HTTP3      *http3Status     `json:"http3,omitempty"`
 
 	// Contradictions counts by school the check-ins that named another student
 	// than their credential does.
@@ -250,6 +251,7 @@ func (s *server) report() *statusReport {
 	}
 	r.Contradictions = p.Contradictions
 	r.TLS = tlsStatusOf(s, &p)
+	r.HTTP3 = http3StatusOf(s, &p)
 	return r
 }
 

@@ -128,6 +128,8 @@ var mistakes = []mistake{
 	{"two tokens", "timezone:", "ops: {token: ▸0123456789abcdef, token_file: x}\ntimezone:", "ops.token", "both given", "keep token_file"},
 	{"https without certificates", `{http: ":8080",`, `{http: ":8080", https: ▸":443",`, "listen.https", "no certificate to show", "tls: {certificates"},
 	{"https on the same port", `{http: ":8080",`, `{http: ":8080", https: ▸":8080",`, "listen.https", "is taken by listen.http", ":443"},
+	{"http3 without https", `{http: ":8080",`, `{http: ":8080", http3: ▸":443",`, "listen.http3", "told over HTTPS", "add https"},
+	{"a port told of and no http3", `{http: ":8080",`, `{http: ":8080", http3_port: ▸443,`, "listen.http3_port", "no port", "http3:"},
 	{"tls and nothing that speaks it", "timezone:", "▸tls: {certificates: [{cert: a, key: b}]}\ntimezone:", "tls", "nothing listens", "https"},
 
 	// Time.

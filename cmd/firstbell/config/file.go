@@ -37,11 +37,13 @@ type Config struct {
 
 // Listen says where clients and operators come in.
 type Listen struct {
-	HTTP  string        `yaml:"http" eg:"\":8080\""`
-	Drain time.Duration `yaml:"drain" eg:"30s"`              // how long requests under way may take at the end; 30 s unless said
-	Ops   string        `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
-	HTTPS string        `yaml:"https" eg:"\":443\""`         // empty: nothing is encrypted here
-	Proxy bool          `yaml:"proxy_protocol"`              // connections of clients.trusted begin with its header
+	HTTP      string        `yaml:"http" eg:"\":8080\""`
+	Drain     time.Duration `yaml:"drain" eg:"30s"`              // how long requests under way may take at the end; 30 s unless said
+	Ops       string        `yaml:"ops" eg:"\"127.0.0.1:9900\""` // empty: no ops listener
+	HTTPS     string        `yaml:"https" eg:"\":443\""`         // empty: nothing is encrypted here
+	HTTP3     string        `yaml:"http3" eg:"\":443\""`         // over UDP, with the certificates of https; empty: not spoken
+	HTTP3Port int           `yaml:"http3_port" eg:"443"`         // that browsers are told to come to, where packets are sent on from another; that of http3 unless said
+	Proxy     bool          `yaml:"proxy_protocol"`              // connections of clients.trusted begin with its header
 }
 
 // TLS is what clients are shown on listen.https.

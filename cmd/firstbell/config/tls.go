@@ -25,6 +25,12 @@ func (v *validator) tls() {
 			}
 		}
 	}
+	if l.HTTP3 != "" && v.address("listen.http3", l.HTTP3, ":443") && l.HTTPS == "" {
+		v.wrong("listen.http3", `add https: ":443" beside it`, "browsers find HTTP/3 by what they are told over HTTPS, and it shows the same certificates")
+	}
+	if v.given("listen.http3_port") && (l.HTTP3 == "" || l.HTTP3Port < 1 || l.HTTP3Port > 65535) {
+		v.wrong("listen.http3_port", `write http3_port: 443 beside http3: ":8443"`, "%d is no port that packets for listen.http3 could come from", l.HTTP3Port)
+	}
 	if l.HTTPS == "" {
 		if v.given("tls") && !v.given("listen.https") {
 			v.wrong("tls", `add listen: {https: ":443"}, or remove it`, "nothing listens for TLS")
