@@ -289,6 +289,18 @@ func (d *door) census() (open int, parted map[string]int64) {
 	return d.open, parted
 }
 
+// tell has connections over which several requests run at once, and that can
+// tell it between two of them, end: their clients know which were not taken.
+func (d *door) tell() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.inside {
+		if _, many := c.(*h2Conn); many {
+			c.wake()
+		}
+	}
+}
+
 // isEmpty reports whether no connection is open.
 func (d *door) isEmpty() bool {
 	d.mu.Lock()

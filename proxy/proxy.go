@@ -184,15 +184,17 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 }
 
 // Retire is Shutdown for when another process answers at the same address by
-// now: connections that are kept alive have until ctx ends to send one more
-// request, whose answer tells them to go, or, once hurry is closed, the moment
-// that Shutdown gives them. It does not wait once nobody is left.
+// now: connections of HTTP/1 that are kept alive have until ctx ends to send one
+// more request, whose answer tells them to go, or, once hurry is closed, the
+// moment that Shutdown gives them; those of HTTP/2 are told at once. It does not
+// wait once nobody is left.
 func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
 	moment := time.NewTimer(drainMoment)
 	defer moment.Stop()
 	p.endHTTP3(ctx)
 	p.serving.Wait() // whoever was taken last is inside
+	p.door.tell()
 	tick := time.NewTicker(retireLook)
 	defer tick.Stop()
 	hurried, over := false, false
