@@ -30,11 +30,10 @@ const (
 
 // counted is an origin that counts what it is asked for.
 type counted struct {
-	mu     sync.Mutex // guards what follows
-	asked  map[string]int
-	now    int // requests for lessons and pages that are being answered
-	most   int
-	broken bool
+	mu    sync.Mutex // guards what follows
+	asked map[string]int
+	now   int // requests for lessons and pages that are being answered
+	most  int
 }
 
 func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
