@@ -20,8 +20,10 @@ const (
 	informTimeMax = 100 * time.Millisecond // for a client to take an informational response: a flight waits so long for who began it
 
 	// A write is cut into pieces of this size, each with a time limit of its
-	// own, which is prolonged for who takes MinRate.
-	writePieceMax = 128 << 10
+	// own, which is prolonged for who takes MinRate. What a write that broke off
+	// got rid of counts, so large pieces are no harder on slow clients; eight
+	// smaller ones in place of one cost 40 % more CPU for a hit of 1 MiB.
+	writePieceMax = 1 << 20
 	// bodyCopyMax is up to what size a body is copied behind its head: that
 	// costs less than a second vector.
 	bodyCopyMax = 4 << 10
