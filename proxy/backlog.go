@@ -12,8 +12,10 @@ import (
 
 const (
 	// slowAfter is how long a client may take for a piece of 32 KiB before the
-	// rest of its answer is taken in for it: longer than any that keeps up needs.
-	slowAfter = 250 * time.Millisecond
+	// rest of its answer is taken in for it. One nearby needs less. It is how
+	// long any client at all can have the origin wait: with eight places there,
+	// four hundred slow ones a second stop nobody.
+	slowAfter = 20 * time.Millisecond
 	// backlogBytesMax is how far behind its origin one client may be; then the
 	// origin is paced by it.
 	backlogBytesMax = 64 << 20

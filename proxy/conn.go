@@ -42,7 +42,6 @@ const (
 type conn struct {
 	net.Conn
 	door   *door
-	tcp    *net.TCPConn // nil when it is not one
 	await  func(fd uintptr) bool
 	remote string // the client's address, without port
 	ends   peer.Header
@@ -153,6 +152,9 @@ func (c *conn) awaitHead() (int, error) {
 		case err == nil:
 		case timedOut(err) && seen > 0:
 			return 0, http1.RefuseTime
+		case timedOut(err) && unacknowledged(c.raw) > 0:
+			c.discard() // it waits with an answer that it has not read
+			return 0, nil
 		default:
 			return 0, nil
 		}
@@ -384,9 +386,7 @@ func (c *conn) inform(head []byte) {
 // the connection's end does not look whole. Over TLS no closing alert is sent
 // either.
 func (c *conn) abort() {
-	if c.tcp != nil {
-		_ = c.tcp.SetLinger(0) // the reset is all that is left to do for the client
-	}
+	c.discard() // the reset is all that is left to do for the client
 	if c.tls.is {
 		c.breakOff()
 	}

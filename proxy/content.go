@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"time"
 
 	"firstbell/proxy/field"
@@ -19,23 +18,9 @@ func (p *Proxy) takeIn(x *exchange) (*spool.Spool, error) {
 		return nil, spool.ErrTooLarge // before anything of it is asked for
 	}
 	sp := p.spools.New()
-	buf := pieces.Get().(*[]byte)
-	defer pieces.Put(buf)
-	for {
-		n, err := x.body.Read(*buf)
-		if n > 0 {
-			if _, err := sp.Write((*buf)[:n]); err != nil {
-				sp.Close()
-				return nil, err
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			sp.Close()
-			return nil, notWholeError{err}
-		}
+	if err := sp.Take(x.body); err != nil {
+		sp.Close()
+		return nil, err
 	}
 	x.body, x.stopBody, x.expects = sp.Reader(), nil, false // reading it has told the client to send
 	if x.length >= 0 || x.trailer == nil || len(x.trailer()) == 0 {
@@ -44,16 +29,10 @@ func (p *Proxy) takeIn(x *exchange) (*spool.Spool, error) {
 	return sp, nil
 }
 
-// notWholeError says that the client broke off its content, or was too slow.
-type notWholeError struct{ error }
-
-// Unwrap returns what the content ended with.
-func (e notWholeError) Unwrap() error { return e.error }
-
 // notTakenIn answers a request whose content could not be taken in.
 func (p *Proxy) notTakenIn(x *exchange, err error) {
 	x.outcome = outcomeRefused
-	var cut notWholeError
+	var cut *spool.SourceError
 	switch {
 	case errors.As(err, &cut):
 		p.problem(x, notWhole(err), "the request's content did not arrive whole, or not in time", nil)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"syscall"
 	"time"
 )
@@ -19,7 +20,8 @@ type pace interface {
 // writes.
 type pacer struct {
 	limits *Limits         // as they were when the connection began to wait for its request
-	raw    syscall.RawConn // nil when it is not TCP, or not in plain
+	tcp    *net.TCPConn    // what all goes over; nil when it is not TCP
+	raw    syscall.RawConn // of tcp, for who writes to it without TLS; else nil
 	parted *partCounts
 
 	wrote int64         // in all
@@ -48,7 +50,16 @@ func (p *pacer) wroteSome(n int64, err error) error {
 	p.at, p.taken = now, taken
 	if p.left <= 0 {
 		p.parted[partedReading].Add(1)
+		p.discard()
 		return err
 	}
 	return nil
+}
+
+// discard has the connection reset rather than ended when it is closed, so that
+// the kernel forgets as well what the client did not take.
+func (p *pacer) discard() {
+	if p.tcp != nil {
+		_ = p.tcp.SetLinger(0) // fails for a closed connection only
+	}
 }

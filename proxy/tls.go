@@ -112,6 +112,7 @@ func transport(t *tls.Conn) net.Conn {
 func (d *door) greet(nc net.Conn, secure *tls.Config) {
 	g := &greeting{Conn: nc, pacer: d.newPacer()}
 	if tcp, ok := bare(nc).(*net.TCPConn); ok {
+		g.tcp = tcp
 		g.raw, _ = tcp.SyscallConn() // fails for a closed connection only: then reading tells
 	}
 	if !d.enter(g) {

@@ -40,7 +40,11 @@ func (u *upload) begin(h *h1) {
 	if u.rest < 0 {
 		c := h.conn
 		u.chunks, u.piece = http1.Chunks{}, nil
-		u.in = largeBuffers.Get().(*[]byte)
+		u.in = smallBuffers.Get().(*[]byte) // holds what has come, and any line
+		if c.w-c.r > len(*u.in)/2 {
+			smallBuffers.Put(u.in)
+			u.in = largeBuffers.Get().(*[]byte)
+		}
 		u.r, u.w = 0, copy(*u.in, (*c.in)[c.r:c.w])
 		c.r = c.w
 	}
@@ -170,8 +174,7 @@ func (u *upload) readChunked(p []byte) (n int, err error) {
 		case u.chunks.Done():
 			return 0, io.EOF
 		default:
-			u.w = copy(*u.in, (*u.in)[u.r:u.w]) // an unfinished line
-			u.r = 0
+			u.makeRoom()
 			n, err := u.receive((*u.in)[u.w:])
 			if u.w += n; err != nil {
 				return 0, err
@@ -181,6 +184,17 @@ func (u *upload) readChunked(p []byte) (n int, err error) {
 	n = copy(p, u.piece)
 	u.piece = u.piece[n:]
 	return n, nil
+}
+
+// makeRoom moves what was received and not used, an unfinished line, to the
+// beginning of the buffer: of a larger one, where the last read has filled it.
+func (u *upload) makeRoom() {
+	from := u.in
+	if small := len(*from) < headBytesMax; small && u.w == len(*from) {
+		u.in = largeBuffers.Get().(*[]byte)
+		defer smallBuffers.Put(from)
+	}
+	u.r, u.w = 0, copy(*u.in, (*from)[u.r:u.w])
 }
 
 // trailer returns the trailer fields, once the content has ended.

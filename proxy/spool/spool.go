@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 )
 
@@ -21,7 +22,7 @@ const (
 	// eachMemoryMax is what one spool holds in memory: a form or a check-in
 	// never sees the disk.
 	eachMemoryMax = 64 << 10
-	memoryMin     = 4 << 10
+	memoryMin     = 2 << 10
 	// Room on disk is taken in steps, so that free space is looked for once a
 	// MiB.
 	roomStep = 1 << 20
@@ -154,26 +155,80 @@ func (sp *Spool) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// remember keeps p in memory where there is room for it. Memory grows with
-// what has come, not with what was announced.
+// A SourceError is what a content that was taken in ended with, when that was
+// not its end.
+type SourceError struct{ Err error }
+
+// Error implements error.
+func (e *SourceError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the source said.
+func (e *SourceError) Unwrap() error { return e.Err }
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// Take takes in all of r, which it reads straight into memory at first: a
+// content that trickles takes no buffer beside. The error is a *SourceError, or
+// one of Write.
+func (sp *Spool) Take(r io.Reader) error {
+	for sp.file == nil && sp.widen(len(sp.memory)+1) {
+		n, err := r.Read(sp.memory[len(sp.memory):cap(sp.memory)])
+		sp.memory = sp.memory[:len(sp.memory)+n]
+		if err != nil {
+			return unlessEnd(err)
+		}
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := r.Read(*buf)
+		if n > 0 {
+			if _, err := sp.Write((*buf)[:n]); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return unlessEnd(err)
+		}
+	}
+}
+
+func unlessEnd(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return &SourceError{err}
+}
+
+// remember keeps p in memory where there is room for it.
 func (sp *Spool) remember(p []byte) bool {
-	need := len(sp.memory) + len(p)
-	if need > eachMemoryMax {
+	if !sp.widen(len(sp.memory) + len(p)) {
 		return false
 	}
-	if have := cap(sp.memory); need > have {
-		grown := max(memoryMin, have)
-		for grown < need {
-			grown *= 2
-		}
-		more := int64(grown - have)
-		if sp.s.memory.Add(more) > sp.s.o.Memory {
-			sp.s.memory.Add(-more)
-			return false
-		}
-		sp.memory = append(make([]byte, 0, grown), sp.memory...)
-	}
 	sp.memory = append(sp.memory, p...)
+	return true
+}
+
+// widen has memory hold need bytes, if it may. It grows with what has come, not
+// with what was announced.
+func (sp *Spool) widen(need int) bool {
+	have := cap(sp.memory)
+	switch {
+	case need <= have:
+		return true
+	case need > eachMemoryMax:
+		return false
+	}
+	grown := max(memoryMin, have)
+	for grown < need {
+		grown *= 2
+	}
+	more := int64(grown - have)
+	if sp.s.memory.Add(more) > sp.s.o.Memory {
+		sp.s.memory.Add(-more)
+		return false
+	}
+	sp.memory = append(make([]byte, 0, grown), sp.memory...)
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"testing/iotest"
 )
 
 func open(t *testing.T, o Options) *Store {
@@ -68,6 +69,29 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 		}
 	}
 	if st := s.Stats(); st.Open != 0 || st.Memory != 0 || st.Disk != 0 || st.Files == 0 {
+		t.Errorf("got %+v, want everything given back", st)
+	}
+}
+
+func TestAContentIsTakenInToItsEnd(t *testing.T) {
+	s := open(t, Options{})
+	for _, size := range []int{0, 1, memoryMin, eachMemoryMax, eachMemoryMax + 1, 3 << 20} {
+		sp, want := s.New(), content(size)
+		if err := sp.Take(iotest.HalfReader(bytes.NewReader(want))); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if got, err := io.ReadAll(sp.Reader()); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+		}
+		sp.Close()
+		sp = s.New()
+		var cut *SourceError
+		if err := sp.Take(io.MultiReader(bytes.NewReader(want), iotest.ErrReader(io.ErrUnexpectedEOF))); !errors.As(err, &cut) || cut.Err != io.ErrUnexpectedEOF {
+			t.Errorf("%d bytes and a cut: got %v", size, err)
+		}
+		sp.Close()
+	}
+	if st := s.Stats(); st.Open != 0 || st.Memory != 0 || st.Disk != 0 {
 		t.Errorf("got %+v, want everything given back", st)
 	}
 }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"time"
+)
+
+// setting is what a run is made of.
+type setting struct {
+	binary    string        // the firstbell to attack; empty: built from this module
+	attackers int           // of each kind
+	header    time.Duration // limits that firstbell is given
+	grace     time.Duration
+	idle      time.Duration
+	only      *regexp.Regexp // the kinds that come; nil: all
+	arrive    time.Duration  // within so long all attackers come
+	wait      time.Duration  // the longest that a normal client may have to
+	memory    int64          // by how much it may grow, in MiB
+}
+
+func main() {
+	var s setting
+	flag.StringVar(&s.binary, "firstbell", "", "the firstbell to attack (default: built from this module)")
+	flag.IntVar(&s.attackers, "attackers", 2000, "of each kind")
+	flag.DurationVar(&s.header, "header", 10*time.Second, "limits.header")
+	flag.DurationVar(&s.grace, "grace", 20*time.Second, "limits.grace")
+	flag.DurationVar(&s.idle, "idle", 30*time.Second, "limits.idle")
+	flag.DurationVar(&s.arrive, "arrive", 5*time.Second, "within so long all attackers come")
+	flag.DurationVar(&s.wait, "wait", 2*time.Second, "the longest that a normal client may have to wait")
+	flag.Int64Var(&s.memory, "memory", 64, "by how many MiB memory may grow")
+	only := flag.String("kind", "", "only the kinds that this regular expression matches")
+	flag.Parse()
+	var err error
+	if s.only, err = regexp.Compile(*only); err != nil {
+		fmt.Fprintln(os.Stderr, "slow:", err)
+		os.Exit(2)
+	}
+	faults, err := play(&s, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "slow:", err)
+		os.Exit(1)
+	}
+	if report(os.Stdout, faults) > 0 {
+		os.Exit(1)
+	}
+}
+
+func report(w io.Writer, faults []string) int {
+	for _, f := range faults {
+		fmt.Fprintln(w, "FAULT", f)
+	}
+	if len(faults) == 0 {
+		fmt.Fprintln(w, "every normal client was served, every attacker was cut off, the origin saw none of them")
+	}
+	return len(faults)
+}
+
+// play starts an origin and firstbell, attacks, and returns what was not as it
+// should be.
+func play(s *setting, w io.Writer) (faults []string, err error) {
+	dir, err := os.MkdirTemp("", "firstbell-slow-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	o, err := startOrigin()
+	if err != nil {
+		return nil, err
+	}
+	defer o.stop()
+	p, err := startFirstbell(s, dir, o.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+
+	n := normals(p.addr)
+	time.Sleep(min(3*time.Second, s.idle))
+	calm, err := p.memory()
+	if err != nil {
+		n.end()
+		return nil, err
+	}
+	before := n.report()
+	fmt.Fprintf(w, "calm       %s; %d MiB\n", before, calm>>20)
+	n.reset()
+
+	began := time.Now()
+	a := attack(s, p.addr)
+	most := calm
+	for !a.over() && time.Since(began) < a.longest()+10*time.Second {
+		time.Sleep(250 * time.Millisecond)
+		if m, err := p.memory(); err == nil {
+			most = max(most, m)
+		}
+	}
+	during := n.report()
+	n.end()
+	fmt.Fprintf(w, "attacked   %s; at most %d MiB, %d more than calm\n", during, most>>20, (most-calm)>>20)
+	faults = append(faults, a.judge(w)...)
+	if during.failed > 0 {
+		faults = append(faults, fmt.Sprintf("%d normal requests failed, the first by: %v", during.failed, during.why))
+	}
+	if during.slowest > s.wait {
+		faults = append(faults, fmt.Sprintf("a normal request took %v, more than %v", during.slowest, s.wait))
+	}
+	if (most-calm)>>20 > s.memory {
+		faults = append(faults, fmt.Sprintf("memory grew by %d MiB, more than %d", (most-calm)>>20, s.memory))
+	}
+	if seen := o.seen.Load(); seen > 0 {
+		faults = append(faults, fmt.Sprintf("the origin saw %d requests of attackers that never became whole", seen))
+	}
+	fmt.Fprintf(w, "origin     %d requests, at most %d at once, 0 wanted and %d seen of attackers that trickle\n", o.asked.Load(), o.most.Load(), o.seen.Load())
+	return faults, nil
+}

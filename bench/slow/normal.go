@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// crowd is some normal clients, who ask all the time: for a stored lesson, for
+// a page of their own, and with homework of 100 kB; each over a connection that
+// is kept, and now and then over a new one.
+type crowd struct {
+	base string
+	quit chan struct{}
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex // guards took and why
+	took []time.Duration
+	why  error
+
+	failed atomic.Int64
+}
+
+const crowdSize = 16
+
+func normals(addr string) *crowd {
+	c := &crowd{base: "http://" + addr, quit: make(chan struct{})}
+	for i := range crowdSize {
+		c.wg.Go(func() { c.live(i) })
+	}
+	return c
+}
+
+func (c *crowd) live(i int) {
+	t := &http.Transport{MaxIdleConnsPerHost: 2}
+	defer t.CloseIdleConnections()
+	client := &http.Client{Transport: t, Timeout: 30 * time.Second}
+	homework := bytes.Repeat([]byte{byte(i)}, 100_000)
+	for round := 0; ; round++ {
+		select {
+		case <-c.quit:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		if round%10 == 9 {
+			t.CloseIdleConnections() // comes anew
+		}
+		began := time.Now()
+		var res *http.Response
+		var err error
+		switch round % 3 {
+		case 0:
+			res, err = client.Get(c.base + "/lessons/1")
+		case 1:
+			res, err = client.Get(c.base + "/mine/1000")
+		default:
+			res, err = client.Post(c.base+"/homework", "text/plain", bytes.NewReader(homework))
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if err == nil && res.StatusCode != 200 {
+				err = fmt.Errorf("%s for %s", res.Status, res.Request.URL.Path)
+			}
+		}
+		c.note(time.Since(began), err)
+	}
+}
+
+func (c *crowd) note(took time.Duration, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took = append(c.took, took)
+	if err != nil {
+		c.failed.Add(1)
+		if c.why == nil {
+			c.why = err
+		}
+	}
+}
+
+func (c *crowd) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took, c.why = nil, nil
+	c.failed.Store(0)
+}
+
+func (c *crowd) end() {
+	close(c.quit)
+	c.wg.Wait()
+}
+
+// served is what a crowd met.
+type served struct {
+	asked, failed int64
+	median, p99   time.Duration
+	slowest       time.Duration
+	why           error
+}
+
+func (c *crowd) report() served {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := served{asked: int64(len(c.took)), failed: c.failed.Load(), why: c.why}
+	if n := len(c.took); n > 0 {
+		sorted := slices.Sorted(slices.Values(c.took))
+		s.median, s.p99, s.slowest = sorted[n/2], sorted[n*99/100], sorted[n-1]
+	}
+	return s
+}
+
+// String is for people.
+func (s served) String() string {
+	return fmt.Sprintf("%d normal requests, %d failed, %v in the median, 99 %% within %v, slowest %v", s.asked, s.failed,
+		s.median.Round(10*time.Microsecond), s.p99.Round(100*time.Microsecond), s.slowest.Round(time.Millisecond))
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// lms is the origin.
+type lms struct {
+	addr  string
+	srv   *http.Server
+	seen  atomic.Int64 // requests of attackers that never become whole
+	asked atomic.Int64
+	now   atomic.Int64
+	most  atomic.Int64 // at once
+}
+
+func startOrigin() (*lms, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	o := &lms{addr: ln.Addr().String()}
+	o.srv = &http.Server{Handler: o}
+	go o.srv.Serve(ln)
+	return o, nil
+}
+
+func (o *lms) stop() { o.srv.Close() }
+
+// ServeHTTP implements http.Handler: /lessons and /films may be stored, /mine
+// not.
+func (o *lms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.asked.Add(1)
+	if r.Header.Get("X-Attacker") != "" {
+		o.seen.Add(1)
+	}
+	now := o.now.Add(1)
+	defer o.now.Add(-1)
+	for was := o.most.Load(); now > was && !o.most.CompareAndSwap(was, now); was = o.most.Load() {
+	}
+	size := 1000
+	switch {
+	case r.Method == "POST":
+		io.Copy(io.Discard, r.Body)
+	case strings.HasPrefix(r.URL.Path, "/mine/"):
+		size, _ = strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/mine/"))
+		w.Header().Set("Cache-Control", "no-store")
+	case strings.HasPrefix(r.URL.Path, "/films/"):
+		size = 1 << 20
+		fallthrough
+	default:
+		w.Header().Set("Cache-Control", "max-age=3600")
+	}
+	w.Header().Set("Content-Type", "video/mp4")
+	w.Header().Set("Content-Length", strconv.Itoa(size))
+	w.Write(make([]byte, size))
+}
+
+// process is a firstbell under attack.
+type process struct {
+	cmd  *exec.Cmd
+	addr string
+}
+
+const config = `listen: {http: "%s"}
+limits: {header: %s, grace: %s, idle: %s}
+spool: {path: "%s/spool", size: 2GiB}
+origins:
+  lms: {servers: ["http://%s"], concurrency: {max: 8, queue: 10000, wait: 30s}}
+cache: {memory: 64MiB}
+log: {access: false}
+routes:
+  - {hosts: ["*"], path: /lessons/*, origin: lms, cache: {}}
+  - {hosts: ["*"], path: /films/*, origin: lms, cache: {}}
+  - {hosts: ["*"], origin: lms}
+`
+
+func startFirstbell(s *setting, dir, origin string) (*process, error) {
+	binary := s.binary
+	if binary == "" {
+		binary = filepath.Join(dir, "firstbell")
+		if out, err := exec.Command("go", "build", "-o", binary, "firstbell/cmd/firstbell").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building firstbell: %w\n%s", err, out)
+		}
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	file := filepath.Join(dir, "firstbell.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, addr, s.header, s.grace, s.idle, dir, origin), 0o600); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(binary, "serve", "-config", file), addr: addr}
+	p.cmd.Stderr = os.Stderr
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for range 100 {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			return p, c.Close()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.stop()
+	return nil, fmt.Errorf("firstbell does not listen on %s", addr)
+}
+
+func (p *process) stop() {
+	p.cmd.Process.Signal(os.Interrupt)
+	ended := make(chan struct{})
+	go func() { p.cmd.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(15 * time.Second):
+		p.cmd.Process.Kill()
+		<-ended
+	}
+}
+
+// memory is what the process has resident, in bytes.
+func (p *process) memory() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}

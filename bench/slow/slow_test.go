@@ -1,0 +1,27 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSlowClientsStopNobody has sixty of each kind at a real firstbell whose
+// limits are short. Memory and waiting are judged with more time and room, in
+// "go run ./bench/slow".
+func TestSlowClientsStopNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a few seconds")
+	}
+	var out strings.Builder
+	faults, err := play(&setting{
+		attackers: 60, header: time.Second, grace: 2 * time.Second, idle: 2 * time.Second,
+		arrive: 500 * time.Millisecond, wait: time.Minute, memory: 1 << 20,
+	}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(faults) > 0 {
+		t.Errorf("%s\n%s", strings.Join(faults, "\n"), out.String())
+	}
+}
