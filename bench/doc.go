@@ -9,7 +9,9 @@
 //     that an answer can cost on the machine;
 //   - bench/plan says what a morning needs, calculated and simulated;
 //   - bench/raw plays raw requests and answers that parsers are known to read in
-//     two ways through any proxy.
+//     two ways through any proxy;
+//   - bench/slow has thousands of slow clients at a firstbell at once, and judges
+//     what normal ones get.
 //
 // It promises that nothing below imports a package of firstbell: what is
 // measured and checked here is only what anybody can see from outside. Only

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// slowAfter is how long a client may take for a piece of 32 KiB before the
-	// rest of its answer is taken in for it. One nearby needs less. It is how
-	// long any client at all can have the origin wait: with eight places there,
-	// four hundred slow ones a second stop nobody.
-	slowAfter = 20 * time.Millisecond
+	// slowAfter is how long a client may take for a piece of 16 KiB before the
+	// rest of its answer is taken in for it. It is how long any client at all can
+	// have the origin wait: with eight places there, sixteen hundred slow ones a
+	// second stop nobody.
+	slowAfter = 5 * time.Millisecond
 	// backlogBytesMax is how far behind its origin one client may be; then the
 	// origin is paced by it.
 	backlogBytesMax = 64 << 20
 )
 
 // pieces are the buffers that bodies are passed on through.
-var pieces = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var pieces = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 
 // originBody is an origin's body as a source. It gives the place at the origin
 // back with the body's last byte, however long the client takes for its own: one

@@ -79,7 +79,7 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 	defer p.stop()
 
 	n := normals(p.addr)
-	time.Sleep(min(3*time.Second, s.idle))
+	time.Sleep(min(3*time.Second, s.idle/4))
 	calm, err := p.memory()
 	if err != nil {
 		n.end()
