@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -55,6 +56,11 @@ type conn struct {
 	r, w     int     // received and not used: (*in)[r:w]
 	awaitErr error   // of await
 
+	visitor netip.Addr // what it was counted by, where it may be parked
+	parks   bool       // it may be
+	idleBy  time.Time  // a request has to come by then
+	parking            // guarded by the lot
+
 	idle    atomic.Bool // waits for the first byte of a request
 	woken   atomic.Bool // somebody wanted it to end if it was idle
 	readBy  time.Time   // the read deadline that is meant
@@ -80,6 +86,7 @@ func newConn(d *door, nc net.Conn) *conn {
 	if p, ok := nc.(*proxied); ok && p.secure {
 		c.scheme = "https"
 	}
+	c.fd = -1
 	below := c.Conn
 	if t, ok := nc.(*tls.Conn); ok {
 		c.scheme, c.tls = "https", securedBy(t)
@@ -87,32 +94,57 @@ func newConn(d *door, nc net.Conn) *conn {
 		below = transport(t)
 	}
 	if c.tcp, _ = below.(*net.TCPConn); c.tcp != nil && !c.tls.is {
-		c.raw, _ = c.tcp.SyscallConn() // fails for a closed connection only: then reading tells
-		c.await = c.readReady
+		c.bare()
 	}
 	return c
 }
 
-// run serves the connection's requests, one after the other.
-func (c *conn) run() {
+// bare has c wait for requests without a buffer.
+func (c *conn) bare() {
+	c.raw, _ = c.tcp.SyscallConn() // fails for a closed connection only: then reading tells
+	c.await = c.readReady
+}
+
+// run serves the connection's requests, one after the other. It returns true
+// when the connection is parked, and no longer c's.
+func (c *conn) run() (parked bool) {
 	defer func() {
+		if parked {
+			return
+		}
 		c.dropBuffer()
 		_ = c.Conn.Close() // an error changes nothing any more
 	}()
 	for {
 		head, err := c.awaitHead()
+		if err == errQuiet {
+			if c.door.park(c) {
+				return true
+			}
+			c.parks = false
+			continue
+		}
 		if err != nil {
 			c.refuse(err)
-			return
+			return false
 		}
 		if head == 0 || !c.exchange(head) {
-			return
+			return false
 		}
 	}
 }
 
+// parking is what a parked connection is held by.
+type parking struct {
+	fd         int // -1: not parked
+	next, prev *conn
+}
+
+// errQuiet says that a connection has been idle for long enough to be parked.
+var errQuiet = errors.New("no request comes")
+
 // awaitHead waits for a request's head and returns its length; 0 when the
-// connection is over. The error is an *http1.Refusal.
+// connection is over. The error is an *http1.Refusal, or errQuiet.
 func (c *conn) awaitHead() (int, error) {
 	seen, empty, timed := 0, 0, false
 	for {
@@ -150,6 +182,8 @@ func (c *conn) awaitHead() (int, error) {
 		}
 		switch {
 		case err == nil:
+		case err == errQuiet:
+			return 0, err
 		case timedOut(err) && seen > 0:
 			return 0, http1.RefuseTime
 		case timedOut(err) && unacknowledged(c.raw) > 0:
@@ -167,7 +201,12 @@ func (c *conn) readFirst() error {
 	c.r, c.w = 0, 0
 	c.limits = c.door.proxy.limits.Load()
 	now := time.Now()
-	if left, idle := c.readBy.Sub(now), c.limits.Idle; left < idle*3/4 || left > idle {
+	idle := c.limits.Idle
+	c.idleBy = now.Add(idle)
+	if c.parks {
+		idle = min(idle, c.limits.parkAfter)
+	}
+	if left := c.readBy.Sub(now); left < idle*3/4 || left > idle {
 		c.readBy = now.Add(idle)
 		if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
 			return err
@@ -186,8 +225,11 @@ func (c *conn) readFirst() error {
 	}
 	c.dropBuffer()
 	err := c.raw.Read(c.await)
-	if err == nil {
-		err = c.awaitErr
+	switch {
+	case err == nil:
+		return c.awaitErr
+	case c.parks && !c.woken.Load() && timedOut(err) && time.Now().Before(c.idleBy):
+		return errQuiet
 	}
 	return err
 }
@@ -285,6 +327,9 @@ func (c *conn) read(p []byte) (int, error) {
 
 // giveWay implements idler.
 func (c *conn) giveWay() bool {
+	if c.door.lot.drop(c) {
+		return true
+	}
 	if !c.idle.Load() {
 		return false
 	}
@@ -292,9 +337,10 @@ func (c *conn) giveWay() bool {
 	return true
 }
 
-// wake ends the wait of an idle connection. It may be called by anybody.
+// wake ends the wait of an idle connection. It may be called by who holds the
+// door's lock.
 func (c *conn) wake() {
-	if c.idle.Load() {
+	if !c.door.lot.drop(c) && c.idle.Load() {
 		c.woken.Store(true)
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails for a closed connection only
 	}
@@ -394,6 +440,9 @@ func (c *conn) abort() {
 
 // breakOff implements occupant.
 func (c *conn) breakOff() {
+	if c.Conn == nil {
+		return // parked until a moment ago: it was dropped, or will find the door shut
+	}
 	if t, ok := c.Conn.(*tls.Conn); ok {
 		_ = t.NetConn().Close() // what is under way finds out
 		return

@@ -24,6 +24,7 @@ type door struct {
 	greetings chan struct{} // holds one for each TLS handshake under way
 	turning   chan struct{} // holds one for each connection that is being turned away
 	visitors  visitors
+	lot       lot
 	parted    partCounts
 
 	mu      sync.Mutex        // guards what follows
@@ -45,10 +46,12 @@ type occupant interface {
 }
 
 func newDoor(p *Proxy) *door {
-	return &door{
+	d := &door{
 		proxy: p, http2: newHTTP2(p), inside: make(map[occupant]bool), empty: make(chan struct{}),
 		greetings: make(chan struct{}, greetingsMax), turning: make(chan struct{}, turningMax),
 	}
+	d.lot.resume, d.lot.end = d.resume, d.part
+	return d
 }
 
 const (
@@ -112,6 +115,10 @@ func (d *door) take(nc net.Conn, secure *tls.Config) {
 		return
 	}
 	go func() {
+		if secure == nil && !prefaced {
+			d.serveBare(nc, who)
+			return
+		}
 		defer d.shuts(who)
 		if prefaced {
 			d.serveProxied(nc, secure)
@@ -182,6 +189,58 @@ func (d *door) serveHTTP1(nc net.Conn) {
 	}
 	defer d.leave(c)
 	c.run()
+}
+
+// serveBare is serveHTTP1 for a connection that may be parked meanwhile. It
+// counts it out in the end.
+func (d *door) serveBare(nc net.Conn, who netip.Addr) {
+	c := newConn(d, nc)
+	c.visitor, c.parks = who, c.raw != nil && canPark
+	if !d.enter(c) {
+		_ = nc.Close() // too late for it
+		d.shuts(who)
+		return
+	}
+	d.attend(c)
+}
+
+// attend serves a connection until it ends or is parked.
+func (d *door) attend(c *conn) {
+	defer func() {
+		if c != nil {
+			d.part(c)
+		}
+	}()
+	if c.run() {
+		c = nil // it is served again by somebody else
+	}
+}
+
+// part counts a connection out that could be parked.
+func (d *door) part(c *conn) {
+	d.leave(c)
+	d.shuts(c.visitor)
+}
+
+// park has an idle connection wait in the lot, unless the door shuts.
+func (d *door) park(c *conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.ending.Load() && !d.inside[c] && d.lot.park(c)
+}
+
+// resume serves a parked connection again, which something has come from.
+func (d *door) resume(c *conn, fd int) {
+	tcp, err := unparked(fd)
+	if err != nil {
+		d.part(c)
+		return
+	}
+	d.mu.Lock()
+	c.Conn, c.tcp, c.readBy, c.writeBy = tcp, tcp, time.Time{}, time.Time{}
+	c.bare()
+	d.mu.Unlock()
+	d.attend(c) // finds out if the door has shut meanwhile
 }
 
 // turnAway answers a connection that there is no room for, once it asks.
@@ -341,6 +400,7 @@ func (d *door) shutdown(ctx context.Context) error {
 	}
 	d.emptied()
 	d.mu.Unlock()
+	d.lot.close() // nobody is parked any more
 	select {
 	case <-d.empty:
 		return nil

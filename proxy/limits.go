@@ -33,6 +33,11 @@ type Limits struct {
 	// Grace is how long a client may stand still, and over how long MinRate is
 	// averaged; default 30 s.
 	Grace time.Duration
+
+	// parkAfter is how long a connection is idle before it is parked: who
+	// fetches a page never gets there, and who reads one costs two dozen cheap
+	// system calls once.
+	parkAfter time.Duration
 }
 
 // EffectiveLimits is l with the defaults filled in, as this machine has them.
@@ -45,6 +50,7 @@ func (l Limits) withDefaults() *Limits {
 	setDefault(&l.Idle, 75*time.Second)
 	setDefault(&l.MinRate, 256)
 	setDefault(&l.Grace, 30*time.Second)
+	setDefault(&l.parkAfter, 5*time.Second)
 	return &l
 }
 
