@@ -35,6 +35,11 @@ type Options struct {
 	// their TLS handshake, or none where it is empty, is good for host. nil: for
 	// sni alone.
 	Covers func(sni, host string) bool
+	// Challenge is the content for a CA that asks in plain for a path below
+	// /.well-known/acme-challenge/ of a host that is served; nil: it goes to
+	// the host's route, as what Challenge does not know.
+	Challenge func(host, path string) ([]byte, bool)
+
 	Limits Limits // of clients' connections
 	// Spools is where contents wait for the origin, and answers for their
 	// client; nil: nothing waits, and a slow client holds a place at the origin.
@@ -62,6 +67,7 @@ type Proxy struct {
 	window   int64
 	spools   *spool.Store // nil: none
 	covers   func(sni, host string) bool
+	prove    func(host, path string) ([]byte, bool) // Options.Challenge
 
 	table    atomic.Pointer[Table]
 	flights  *coalesce.Group[*landing]
@@ -99,6 +105,7 @@ func New(o Options, t *Table) *Proxy {
 		window:   o.FlightWindow,
 		spools:   o.Spools,
 		covers:   o.Covers,
+		prove:    o.Challenge,
 		flights:  coalesce.NewGroup[*landing](),
 		blocks:   coalesce.NewGroup[*blockLanding](),
 	}

@@ -19,6 +19,9 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	rt, allow := p.table.Load().find(x.host, x.target.path, x.method)
+	if p.prove != nil && p.proved(x) {
+		return
+	}
 	if rt == nil {
 		p.noRoute(x, allow)
 		return

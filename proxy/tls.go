@@ -134,6 +134,8 @@ func (d *door) greet(nc net.Conn, secure *tls.Config) {
 	switch state.NegotiatedProtocol {
 	case "h2":
 		d.serveHTTP2(t)
+	case "acme-tls/1": // a CA has seen what it wanted to (RFC 8737)
+		_ = t.Close()
 	default:
 		d.serveHTTP1(t)
 	}
@@ -267,4 +269,20 @@ func (x *exchange) hsts() string {
 		return ""
 	}
 	return x.route.HSTS
+}
+
+var challengePath = []byte("/.well-known/acme-challenge/")
+
+// proved answers a CA that asks whether a name is ours, if it does.
+func (p *Proxy) proved(x *exchange) bool {
+	if x.method != "GET" || !bytes.HasPrefix(x.target.path, challengePath) || !p.Serves(string(x.host)) {
+		return false
+	}
+	content, known := p.prove(string(x.host), string(x.target.path))
+	if !known {
+		return false
+	}
+	x.outcome = outcomeLocal
+	x.out.send(x, http.StatusOK, field.List{{Name: "Content-Type", Value: "application/octet-stream"}, {Name: "Cache-Control", Value: "no-store"}}, content)
+	return true
 }

@@ -259,6 +259,7 @@ func needsRestart(was, is *config.Config) []string {
 	}
 	add("listen", was.Listen == is.Listen)
 	add("tls.ticket_keys", was.TLS.TicketKeys == is.TLS.TicketKeys)
+	add("tls.acme", sameACME(was.TLS.ACME, is.TLS.ACME))
 	add("ops", !bares(was, is))
 	add("spool", was.Spool == is.Spool)
 	add("cache.memory", was.Cache.Memory == is.Cache.Memory)
@@ -275,6 +276,17 @@ func needsRestart(was, is *config.Config) []string {
 	add("attendance.retention", a.Retention == b.Retention)
 	add("attendance.sinks", slices.EqualFunc(a.Sinks, b.Sinks, sameSink))
 	return names
+}
+
+// sameACME says whether certificates are got in the same way. The names are
+// another matter: they follow the routes.
+func sameACME(a, b *config.ACME) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, y := *a, *b
+	x.Roots, y.Roots = nil, nil
+	return reflect.DeepEqual(x, y)
 }
 
 // sameSink says whether two sinks differ in their credential at most, which a

@@ -54,6 +54,7 @@ var modules = map[string][]string{
 	"proxy":                  {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},
 	"proxy/http3":            {"github.com/quic-go/qpack", "golang.org/x/net/http2/hpack"},
 	"proxy/identity":         {"github.com/golang-jwt/jwt/v5"},
+	"proxy/certs":            {"github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "go.uber.org/zap", "golang.org/x/net/publicsuffix"},
 	"cache/disk":             {"github.com/zeebo/xxh3"},
 	"attendance/store":       {"modernc.org/sqlite", "github.com/jackc/pgx/v5"},
 	"attendance/sink":        {"github.com/klauspost/compress"},
@@ -62,7 +63,7 @@ var modules = map[string][]string{
 	"cmd/firstbell/handover": {"golang.org/x/sys"},
 }
 
-var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/quic-go/qpack"}
+var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/miekg/dns", "github.com/quic-go/qpack"}
 
 // benchModules are what bench may use, test or not: it measures beside them, and
 // decodes what comes coded.

@@ -185,7 +185,8 @@ h2{font-size:1.1rem;margin:1.5rem 0 .3rem}small{color:#666}
 </table>{{end}}
 {{with .TLS}}<h2>TLS</h2><table>
 <tr><td>certificates</td><td>{{.Certificates}}{{if .Problems}}, <span class="bad">{{.Problems}} with a problem</span>{{end}}{{with .Tickets}}<br><span class="bad">{{.}}</span>{{end}}</td></tr>
-{{range $i, $c := .First}}{{if or .Problem (lt $i 3)}}<tr><td>{{index .Names 0}}</td><td>until {{.Expires.Format "2006-01-02 15:04:05 MST"}}{{with .Problem}}, <span class="bad">{{.}}</span>{{end}}</td></tr>{{end}}{{end}}
+{{range $i, $c := .First}}{{if or .Problem (lt $i 3)}}<tr><td>{{index .Names 0}}</td><td>{{if not .Expires.IsZero}}until {{.Expires.Format "2006-01-02 15:04:05 MST"}}{{end}}{{with .Problem}}, <span class="bad">{{.}}</span>{{end}}</td></tr>{{end}}{{end}}
+{{with .ACME}}<tr><td>certificates got</td><td>{{.Ordered}}; of {{.Wanted}} names {{if .Missing}}<span class="bad">{{.Missing}} have none</span>{{else}}all have one{{end}}{{if .Failing}}, <span class="bad">{{.Failing}} fail or wait</span>{{end}}{{with .Paused}}<br><span class="bad">paused: {{.}}</span>{{end}}</td></tr>{{end}}
 <tr><td>handshakes</td><td>{{range $name, $n := .Handshakes}}{{if $n}}{{$n}} {{$name}} {{end}}{{end}}({{.Resumed}} resumed)</td></tr>
 <tr><td>HTTP/2</td><td>{{.HTTP2.Connections}} connections, {{.HTTP2.Streams}} requests under way, {{.HTTP2.TakenBack}} taken back{{range $reason, $n := .HTTP2.Refused}}<br>{{$n}} refused: {{$reason}}{{end}}</td></tr>
 {{if .Misdirected}}<tr><td>for another host</td><td class="n">{{.Misdirected}}</td></tr>{{end}}</table>{{end}}

@@ -117,6 +117,7 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 		if err := s.certs.Load(config.Pairs(&c.TLS)); err != nil {
 			return err
 		}
+		s.certs.Want(s.work, c.ACMENames())
 	}
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
@@ -159,7 +160,7 @@ func keepUntilRestart(c, was *config.Config) {
 	}
 	c.Spool = was.Spool
 	c.Listen, c.Attendance = was.Listen, was.Attendance
-	c.TLS.TicketKeys = was.TLS.TicketKeys
+	c.TLS.TicketKeys, c.TLS.ACME = was.TLS.TicketKeys, was.TLS.ACME
 	c.Cache.Memory, c.Cache.Disk = was.Cache.Memory, was.Cache.Disk
 }
 

@@ -19,16 +19,38 @@ func (s *server) openCertificates(c *config.Config) (err error) {
 	if s.secureNet == nil {
 		return nil
 	}
-	s.certs, err = certs.New(certs.Options{
+	o := certs.Options{
 		// It is asked by handshakes alone, and they come when there is a proxy.
 		Serves:     func(host string) bool { return s.proxy.Serves(host) },
 		TicketKeys: c.TLS.TicketKeys,
 		Log:        s.log,
-	})
-	if err != nil {
+	}
+	if a := c.TLS.ACME; a != nil {
+		o.ACME = &certs.ACME{
+			Directory: a.Directory, Email: a.Email, Storage: a.Storage, Roots: a.Roots,
+			HTTP: addrOf(s.web), TLS: addrOf(s.secureNet),
+			Limits: certs.Limits{OrdersPerHour: a.OrdersPerHour, NewPerDomain: a.NewPerDomain},
+		}
+		if a.Account != nil {
+			o.ACME.KeyID, o.ACME.MACKey = a.Account.KeyID, a.Account.MAC
+		}
+	}
+	if s.certs, err = certs.New(o); err != nil {
 		return err
 	}
-	return s.certs.Load(config.Pairs(&c.TLS))
+	if err := s.certs.Load(config.Pairs(&c.TLS)); err != nil {
+		return err
+	}
+	s.certs.Want(s.work, c.ACMENames())
+	return nil
+}
+
+// challenge is proxy.Options.Challenge.
+func (s *server) challenge() func(host, path string) ([]byte, bool) {
+	if s.certs == nil || s.certs.ACME() == nil {
+		return nil
+	}
+	return s.certs.AnswerChallenge
 }
 
 // covers is proxy.Options.Covers.
@@ -42,6 +64,9 @@ func (s *server) covers() func(sni, host string) bool {
 // tlsMeaning is what check says about certificates.
 func tlsMeaning(t *config.TLS) string {
 	text := "TLS 1.2 and 1.3" + plural(", ", len(t.Certificates), "certificate")
+	if a := t.ACME; a != nil {
+		text += fmt.Sprintf(", others from %s, kept in %s", a.Directory, a.Storage)
+	}
 	if t.TicketKeys != "" {
 		text += ", sessions resumed by the keys in " + t.TicketKeys
 	}
@@ -64,7 +89,43 @@ type tlsStatus struct {
 	Certificates int                 `json:"certificates"`
 	Problems     int                 `json:"problems"`
 	Tickets      string              `json:"tickets,omitempty"` // what is wrong with the keys of session tickets
-	First        []certificateStatus `json:"first"`             // those to look at, at most 100
+	ACME         *acmeStatus         `json:"acme,omitempty"`
+	First        []certificateStatus `json:"first"` // those to look at, at most 100
+}
+
+// acmeStatus is how getting certificates goes.
+type acmeStatus struct {
+	Wanted  int        `json:"wanted"`  // names
+	Missing int        `json:"missing"` // of them, without a certificate
+	Failing int        `json:"failing"` // of them, whose last order failed
+	Ordered uint64     `json:"ordered"`
+	Failed  uint64     `json:"failed"`
+	Now     int        `json:"now"`              // orders under way
+	Paused  string     `json:"paused,omitempty"` // why nobody is asked at the moment
+	Until   *time.Time `json:"until,omitempty"`
+}
+
+func acmeStatusOf(a *certs.ACMEStats) *acmeStatus {
+	if a == nil {
+		return nil
+	}
+	st := &acmeStatus{a.Wanted, a.Missing, a.Failing, a.Ordered, a.Failed, a.Now, a.Paused, nil}
+	if a.Paused != "" {
+		st.Until = &a.Until
+	}
+	return st
+}
+
+func collectACME(ch chan<- prometheus.Metric, a *certs.ACMEStats) {
+	if a == nil {
+		return
+	}
+	mACMEWanted.send(ch, float64(a.Wanted))
+	mACMEMissing.send(ch, float64(a.Missing))
+	mACMEFailing.send(ch, float64(a.Failing))
+	mACMEOrders.send(ch, float64(a.Ordered), "issued")
+	mACMEOrders.send(ch, float64(a.Failed), "failed")
+	mACMEPaused.send(ch, truth(a.Paused != ""))
 }
 
 // http2Status is how connections do that speak HTTP/2.
@@ -100,6 +161,7 @@ func tlsStatusOf(s *server, p *proxy.Stats) *tlsStatus {
 	st := &tlsStatus{
 		Handshakes: p.Handshakes, Resumed: p.Resumed, Now: p.Greeting, Misdirected: p.Misdirected, HTTP2: http2StatusOf(&p.HTTP2),
 		Certificates: len(all), Problems: problems, Tickets: s.certs.TicketsProblem(),
+		ACME: acmeStatusOf(s.certs.ACME()),
 	}
 	for _, c := range all[:min(len(all), certificatesShown)] {
 		st.First = append(st.First, certificateStatus{c.From, c.Names[:min(len(c.Names), 10)], c.Expires, c.Problem})
@@ -115,10 +177,14 @@ func collectTLS(ch chan<- prometheus.Metric, s *server, p *proxy.Stats) {
 	mResumedTLS.send(ch, float64(p.Resumed))
 	mGreeting.send(ch, float64(p.Greeting))
 	mMisdirected.send(ch, float64(p.Misdirected))
+	collectACME(ch, s.certs.ACME())
 	all, problems := s.certs.ToLookAt()
 	mCertificates.send(ch, float64(len(all)))
 	mCertProblem.send(ch, float64(problems))
 	for _, c := range all[:min(len(all), certificatesShown)] {
+		if c.Expires.IsZero() {
+			continue // there is none yet
+		}
 		mCertificate.send(ch, float64(c.Expires.Unix()), fmt.Sprintf("%s (%s)", c.Names[0], c.From))
 	}
 }

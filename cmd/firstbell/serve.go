@@ -221,7 +221,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 		return s, fmt.Errorf("opening the spool: %w; name a directory on a disk: spool: {path: /var/lib/firstbell/spool}", err)
 	}
 	s.spools = spools
-	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Limits: c.Limits.Proxy(), Clients: clients}, table)
+	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Challenge: s.challenge(), Limits: c.Limits.Proxy(), Clients: clients}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}
@@ -380,6 +380,9 @@ func (s *server) close() error {
 	}
 	if s.cache != nil {
 		errs = append(errs, s.cache.Close())
+	}
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	if s.ops != nil {
 		errs = append(errs, s.ops.Close())

@@ -10,9 +10,19 @@
 // that change, and that several nodes can share by a file; early data is not
 // taken.
 //
+// With ACME it gets certificates for the names it is told to want, and for no
+// others, whoever asks for what: a few at a time, within what a CA bears, kept on
+// disk, renewed with a third of their time left, each at a moment of its own. A
+// CA that is down, slow or talks nonsense, and a disk that is full, cost nobody a
+// handshake: what is there is shown, and the CA is asked more and more seldom. A
+// name that a CA cannot verify holds up no other.
+//
 // It does not look into the revocation of certificates, ask clients for theirs,
-// or speak to anybody by itself.
+// or order certificates for wildcards, for which a CA would want to see changes
+// in DNS. A CA that answers without end is cut off after 30 s, not by size: name
+// none that is not to be trusted.
 //
 // Start reading at Store.choose; files.go reads and watches files, tickets.go
-// keeps the keys of sessions.
+// keeps the keys of sessions, queue.go decides when a CA is asked for what, and
+// acme.go asks it.
 package certs

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -168,8 +169,14 @@ func (s *Store) read(f *file) (changed bool) {
 	return true
 }
 
-// Run watches files and changes the keys of session tickets, until ctx ends.
+// Run watches files, changes the keys of session tickets, and gets certificates,
+// until ctx ends. It is called once.
 func (s *Store) Run(ctx context.Context) error {
+	var ordering sync.WaitGroup
+	defer ordering.Wait()
+	if s.queue != nil {
+		ordering.Go(func() { s.queue.run(ctx) })
+	}
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {

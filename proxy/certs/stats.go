@@ -14,10 +14,23 @@ type Status struct {
 	Problem string    // why what is in the files is not in use, or not good; empty
 }
 
-// ToLookAt returns the certificates in use, those with a problem first, then by
+// ACME says how getting certificates goes; nil without it.
+func (s *Store) ACME() *ACMEStats {
+	if s.queue == nil {
+		return nil
+	}
+	st, _ := s.queue.stats()
+	return &st
+}
+
+// ToLookAt returns the certificates in use, or wanted and missing, those with a problem first, then by
 // when they expire, and how many have a problem.
 func (s *Store) ToLookAt() (all []Status, problems int) {
 	all = s.status()
+	if s.queue != nil {
+		_, wanted := s.queue.stats()
+		all = append(all, wanted...)
+	}
 	for _, st := range all {
 		if st.Problem != "" {
 			problems++

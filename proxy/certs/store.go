@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/mholt/acmez/v3"
 )
 
 // Options are what a Store is made of.
@@ -19,7 +22,9 @@ type Options struct {
 	// TicketKeys is a file with the keys of session tickets, which nodes share;
 	// empty: each process makes its own.
 	TicketKeys string
-	Log        *slog.Logger // nil: nothing is logged
+	// ACME has certificates got for the names of Want; nil: only files are shown.
+	ACME *ACME
+	Log  *slog.Logger // nil: nothing is logged
 }
 
 // A Store chooses certificates. Its methods may be called by many at once.
@@ -29,6 +34,10 @@ type Store struct {
 
 	table    atomic.Pointer[table]
 	nameless *tls.Config // refuses every handshake as one for an unknown name
+
+	acme      *authority // nil without ACME, as the two that follow
+	queue     *queue
+	challenge *tls.Config // answers tls-alpn-01
 
 	mu      sync.Mutex // guards what follows
 	files   []*file
@@ -64,7 +73,59 @@ func New(o Options) (*Store, error) {
 	if _, err := s.tickets.renew(); err != nil {
 		return nil, err
 	}
+	if o.ACME == nil {
+		return s, nil
+	}
+	var err error
+	if s.acme, err = newAuthority(o.ACME); err != nil {
+		return nil, err
+	}
+	s.queue = newQueue(s.acme, o.ACME.Limits, s.log, s.issued)
+	s.challenge = &tls.Config{
+		MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
+		NextProtos: []string{acmez.ACMETLS1Protocol}, GetCertificate: s.acme.challenge,
+	}
 	return s, nil
+}
+
+// Close ends what the store does by itself, where Run has not been called or has
+// returned.
+func (s *Store) Close() {
+	if s.acme != nil {
+		s.acme.close()
+	}
+}
+
+// Want has a certificate got, and renewed, for each of the names for which there
+// is none in a file; none are without ACME, nor for wildcards. What is on disk
+// for them is shown from now on.
+func (s *Store) Want(ctx context.Context, names []string) {
+	if s.queue == nil {
+		return
+	}
+	s.mu.Lock()
+	files := s.tableLocked(nil)
+	s.mu.Unlock()
+	s.queue.want(ctx, slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return strings.HasPrefix(name, "*") || files.named(name) != nil
+	}))
+	s.issued()
+}
+
+// issued puts what the queue got into force.
+func (s *Store) issued() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tabulateLocked()
+}
+
+// AnswerChallenge is the content for a CA that asks host for a path below
+// /.well-known/acme-challenge/, and whether there is any.
+func (s *Store) AnswerChallenge(host, path string) ([]byte, bool) {
+	if s.acme == nil {
+		return nil, false
+	}
+	return s.acme.answer(host, path)
 }
 
 // Config returns what handshakes go by that agree on one of the protocols. What
@@ -93,6 +154,9 @@ func (s *Store) Config(protocols ...string) *tls.Config {
 // a session ticket for one of ours included.
 func (s *Store) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if hello.ServerName == "" || s.serves(strings.ToLower(hello.ServerName)) {
+		if s.challenge != nil && challenges(hello) {
+			return s.challenge, nil
+		}
 		return nil, nil
 	}
 	if c, ok := hello.Conn.(interface{ UnknownName() }); ok {
@@ -166,17 +230,28 @@ func (s *Store) Put(c *tls.Certificate) {
 	s.tabulateLocked()
 }
 
-// tabulate puts what the files hold into force. Of two certificates for a name
-// that of another key type is not told apart: the first in order wins. It is
-// called with the lock held.
+// tabulateLocked puts what there is into force.
 func (s *Store) tabulateLocked() {
+	var more []*certificate
+	if s.queue != nil {
+		more = s.queue.certificates()
+	}
+	s.table.Store(s.tableLocked(more))
+}
+
+// tableLocked is what the files hold and more behind it: the first in order with
+// a name wins.
+func (s *Store) tableLocked(more []*certificate) *table {
 	t := &table{exact: map[string]*certificate{}, wildcard: map[string]*certificate{}}
 	for _, f := range s.files {
 		if f.now != nil {
 			t.add(f.now)
 		}
 	}
-	s.table.Store(t)
+	for _, c := range more {
+		t.add(c)
+	}
+	return t
 }
 
 func (t *table) add(c *certificate) {

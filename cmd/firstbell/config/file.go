@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -49,9 +50,32 @@ type Listen struct {
 // TLS is what clients are shown on listen.https.
 type TLS struct {
 	Certificates []Certificate `yaml:"certificates" eg:"[{cert: school.pem, key: school.key}]"`
-	Redirect     int           `yaml:"redirect" eg:"308"`                           // of requests in plain: 301 or 308; none unless said
-	HSTS         *HSTS         `yaml:"hsts" eg:"{max_age: 8760h}"`                  // tells browsers to come by https alone; not sent unless said
+	Redirect     int           `yaml:"redirect" eg:"308"`          // of requests in plain: 301 or 308; none unless said
+	HSTS         *HSTS         `yaml:"hsts" eg:"{max_age: 8760h}"` // tells browsers to come by https alone; not sent unless said
+	ACME         *ACME         `yaml:"acme" eg:"{email: ops@city.example, storage: /var/lib/firstbell/certificates}"`
 	TicketKeys   string        `yaml:"ticket_keys" eg:"/etc/firstbell/ticket.keys"` // for nodes that resume each other's sessions; without it each has its own
+}
+
+// ACME has certificates got for the hosts of routes for which there is no file:
+// exact names, and what schools bring to wildcards.
+type ACME struct {
+	Email         string           `yaml:"email" eg:"ops@city.example"`
+	Storage       string           `yaml:"storage" eg:"/var/lib/firstbell/certificates"`
+	Directory     string           `yaml:"directory" eg:"https://acme-v02.api.letsencrypt.org/directory"` // of the CA; Let's Encrypt's unless said
+	CA            string           `yaml:"ca" eg:"/etc/firstbell/inner-ca.pem"`                           // who signs the directory's certificate; those the system trusts unless said
+	Account       *ExternalAccount `yaml:"external_account" eg:"{key_id: abc, mac_file: /etc/firstbell/acme.mac}"`
+	OrdersPerHour int              `yaml:"orders_per_hour" eg:"80"`         // 80 unless said: Let's Encrypt takes 300 in three hours
+	NewPerDomain  int              `yaml:"new_per_domain_and_week" eg:"45"` // first certificates of one registered domain; 45 unless said, of Let's Encrypt's 50
+
+	Roots *x509.CertPool `yaml:"-"` // what ca holds; nil without it
+}
+
+// ExternalAccount is how some CAs know whom an account belongs to.
+type ExternalAccount struct {
+	KeyID   string `yaml:"key_id" eg:"abc"`
+	MACFile string `yaml:"mac_file" eg:"/etc/firstbell/acme.mac"`
+
+	MAC string `yaml:"-"` // what mac_file holds
 }
 
 // HSTS is RFC 6797. What it promises holds in browsers for its time, whatever is

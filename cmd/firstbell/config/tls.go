@@ -6,7 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -37,9 +40,10 @@ func (v *validator) tls() {
 		}
 		return
 	}
-	if len(t.Certificates) == 0 {
-		v.wrong("listen.https", "add tls: {certificates: [{cert: /etc/firstbell/school.pem, key: /etc/firstbell/school.key}]}", "there is no certificate to show")
+	if len(t.Certificates) == 0 && !v.given("tls.acme") {
+		v.wrong("listen.https", "add tls: {certificates: [{cert: /etc/firstbell/school.pem, key: /etc/firstbell/school.key}]}, or tls: {acme: …}", "there is no certificate to show")
 	}
+	v.acme()
 	seen := map[Certificate]bool{}
 	for i := range t.Certificates {
 		c, path := &t.Certificates[i], fmt.Sprintf("tls.certificates[%d]", i)
@@ -212,6 +216,7 @@ func (v *validator) readCertificates() {
 	if v.c.Listen.HTTPS == "" {
 		return
 	}
+	v.readACME()
 	names, err := certs.New(certs.Options{TicketKeys: t.TicketKeys})
 	if err != nil {
 		what, fix := split(err.Error())
@@ -235,13 +240,129 @@ func (v *validator) readCertificates() {
 	if names.Load(Pairs(t)) != nil {
 		return // each has been told
 	}
+	v.hostsWithout(names)
+}
+
+// hostsWithout warns of the hosts of routes for which there is nothing to show.
+func (v *validator) hostsWithout(names *certs.Store) {
+	got := v.c.ACMENames()
 	for i, r := range v.c.Routes {
 		for j, host := range r.Hosts {
-			if host != "*" && !names.Has(host) {
+			switch rest, wild := strings.CutPrefix(host, "*."); {
+			case host == "*" || names.Has(host):
+			case v.c.TLS.ACME == nil:
 				v.warn(fmt.Sprintf("routes[%d].hosts[%d]", i, j), "add a certificate for it under tls.certificates", "there is no certificate for %s: browsers will warn", host)
+			case wild && !slices.ContainsFunc(got, func(name string) bool { return strings.HasSuffix(name, "."+rest) }):
+				v.warn(fmt.Sprintf("routes[%d].hosts[%d]", i, j), "list its schools under schools, or add a wildcard certificate under tls.certificates", "acme gets nothing for %s: a wildcard needs a change in DNS, and no school has a name below it", host)
 			}
 		}
 	}
+}
+
+// directoryDefault is Let's Encrypt's.
+const directoryDefault = "https://acme-v02.api.letsencrypt.org/directory"
+
+// acme checks how certificates are got.
+func (v *validator) acme() {
+	a := v.c.TLS.ACME
+	if a == nil {
+		return
+	}
+	if at := strings.IndexByte(a.Email, '@'); at < 1 || at == len(a.Email)-1 || strings.ContainsAny(a.Email, " ,<>") {
+		v.wrong("tls.acme.email", "add email: ops@city.example", "%q is no address that the CA could write to", a.Email)
+	}
+	if a.Storage == "" {
+		v.wrong("tls.acme.storage", "add storage: /var/lib/firstbell/certificates", "there is no directory to keep certificates in")
+	}
+	a.Storage, a.CA = v.beside(a.Storage), v.beside(a.CA)
+	if a.Directory == "" {
+		a.Directory = directoryDefault
+	} else if u, err := url.Parse(a.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
+		v.wrong("tls.acme.directory", "write "+directoryDefault, "%q is not a URL by https", a.Directory)
+	}
+	if a.OrdersPerHour < 0 || a.OrdersPerHour > 100_000 {
+		v.wrong("tls.acme.orders_per_hour", "leave it out for 80", "%d is no bound", a.OrdersPerHour)
+	}
+	if a.NewPerDomain < 0 || a.NewPerDomain > 1_000_000 {
+		v.wrong("tls.acme.new_per_domain_and_week", "leave it out for 45", "%d is no bound", a.NewPerDomain)
+	}
+	if e := a.Account; e != nil {
+		if e.KeyID == "" || e.MACFile == "" {
+			v.wrong("tls.acme.external_account", "write {key_id: …, mac_file: /etc/firstbell/acme.mac} with what the CA gave you", "an external account has a key's id and the key")
+		}
+		e.MACFile = v.beside(e.MACFile)
+	}
+	if _, port, err := net.SplitHostPort(v.c.Listen.HTTP); v.c.Listen.HTTP == "" || err == nil && port != "80" && port != "0" {
+		if _, port, err := net.SplitHostPort(v.c.Listen.HTTPS); err == nil && port != "443" && port != "0" {
+			v.warn("tls.acme", `see to it that port 80 or 443 of every host leads here`, "CAs ask at the ports 80 and 443, and firstbell listens at neither")
+		}
+	}
+}
+
+// readACME reads what the file names for acme.
+func (v *validator) readACME() {
+	a := v.c.TLS.ACME
+	if a == nil {
+		return
+	}
+	v.writableDir("tls.acme.storage", a.Storage)
+	if a.Account != nil && a.Account.MACFile != "" {
+		a.Account.MAC = v.secretFile("tls.acme.external_account.mac_file", a.Account.MACFile)
+	}
+	if a.CA == "" {
+		return
+	}
+	text, err := readBounded(a.CA, 1<<20)
+	if err != nil {
+		v.wrong("tls.acme.ca", "name the CA's certificate in PEM", "%s: %s", a.CA, reasonOf(err))
+		return
+	}
+	a.Roots = x509.NewCertPool()
+	if !a.Roots.AppendCertsFromPEM(text) {
+		v.wrong("tls.acme.ca", "name the CA's certificate in PEM", "%s holds no certificate", a.CA)
+	}
+}
+
+// ACMENames are the names that certificates are got for: every exact host of a
+// route, and of the schools those that a route takes by a wildcard. It is nil
+// without acme. Addresses and names without a dot are left out, as no CA knows
+// them.
+func (c *Config) ACMENames() []string {
+	if c.TLS.ACME == nil || c.Listen.HTTPS == "" {
+		return nil
+	}
+	names, wild, all := map[string]bool{}, map[string]bool{}, false
+	add := func(host string) {
+		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ".") && !strings.ContainsAny(host, "[_*") {
+			names[host] = true
+		}
+	}
+	for _, r := range c.Routes {
+		for _, host := range r.Hosts {
+			rest, under := strings.CutPrefix(host, "*.")
+			switch {
+			case host == "*":
+				all = true
+			case under:
+				wild[rest] = true
+			default:
+				add(host)
+			}
+		}
+	}
+	for _, s := range c.Schools.List {
+		for _, host := range s.Hosts {
+			if _, rest, _ := strings.Cut(host, "."); all || wild[rest] {
+				add(host)
+			}
+		}
+		if len(s.Hosts) == 0 {
+			for rest := range wild {
+				add(strings.ToLower(s.ID) + "." + rest)
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Pairs are the certificates as package certs takes them.
