@@ -521,18 +521,22 @@ func BenchmarkHandshake(b *testing.B) {
 			client := &tls.Config{ServerName: "school.example", RootCAs: i.pool, MaxVersion: version}
 			if resumed {
 				name = tls.VersionName(version) + "/resumed"
-				client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			}
 			b.Run(name, func(b *testing.B) {
-				for range b.N {
-					shake(b, server, client)
+				if resumed {
+					client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+				}
+				for i := range b.N {
+					if got := shake(b, server, client); got != (resumed && i > 0) {
+						b.Fatalf("handshake %d: resumed is %t", i, got)
+					}
 				}
 			})
 		}
 	}
 }
 
-func shake(b *testing.B, server, client *tls.Config) {
+func shake(b *testing.B, server, client *tls.Config) (resumed bool) {
 	pipe := fasthttputil.NewPipeConns()
 	ours, theirs := pipe.Conn1(), pipe.Conn2()
 	s, c := tls.Server(ours, server), tls.Client(theirs, client)
@@ -555,4 +559,5 @@ func shake(b *testing.B, server, client *tls.Config) {
 	}
 	ours.Close()
 	theirs.Close()
+	return c.ConnectionState().DidResume
 }
