@@ -231,8 +231,11 @@ func (h *h2) appendLength(b []byte, n int64) []byte {
 	return http2.AppendValue(append(b, lengthInBlock...), strconv.AppendInt(h.text[:0], n, 10))
 }
 
-// end appends what the cache did.
+// end appends what the cache did, and that browsers keep to https.
 func (h *h2) end(b []byte) []byte {
+	if hsts := h.hsts(); hsts != "" {
+		b = http2.AppendField(b, "strict-transport-security", hsts)
+	}
 	if h.note.says() {
 		b = http2.AppendValue(append(b, cacheStatusInBlock...), h.note.append(h.text[:0]))
 	}

@@ -503,6 +503,19 @@ func TestPlainRequestsAreSentToTLSAndBrowsersToldToStay(t *testing.T) {
 			g.letLand()
 		}
 	}
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: g.issuer.pool},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", g.address) }}
+	defer transport.CloseIdleConnections()
+	for path, want := range map[string]string{"/a": "[max-age=31536000; includeSubDomains]", "/none": "[]"} {
+		res, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get("https://school.example" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := fmt.Sprint(res.Header.Values("Strict-Transport-Security")); res.ProtoMajor != 2 || got != want {
+			t.Errorf("%s over %s: got %s, want %s by HTTP/2", path, res.Proto, got, want)
+		}
+	}
 }
 
 // BenchmarkHandshake is what a client costs that comes by TLS: one over, with
