@@ -504,7 +504,9 @@ func TestPlainRequestsAreSentToTLSAndBrowsersToldToStay(t *testing.T) {
 		}
 	}
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: g.issuer.pool},
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", g.address) }}
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", g.address)
+		}}
 	defer transport.CloseIdleConnections()
 	for path, want := range map[string]string{"/a": "[max-age=31536000; includeSubDomains]", "/none": "[]"} {
 		res, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get("https://school.example" + path)
