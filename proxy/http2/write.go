@@ -302,22 +302,16 @@ func (c *Conn) extend(now time.Time) error {
 	return c.nc.SetWriteDeadline(c.writeBy)
 }
 
-// flushBeforeRead has written what there is to write, before who reads waits.
-// While handlers run beside, somebody else does it: a client who reads nothing
-// before all it sends is taken must not be waited for by who takes it.
+// flushBeforeRead has somebody write what there is to write, while who reads
+// goes on: a client who reads nothing before all it sends is taken must not be
+// waited for by who takes it.
 func (c *Conn) flushBeforeRead() {
 	c.mu.Lock()
-	if len(c.out) == 0 || c.writing {
-		c.mu.Unlock()
-		return
-	}
-	aside := c.aside > 0
+	some := len(c.out) > 0 && !c.writing
 	c.mu.Unlock()
-	if aside {
+	if some {
 		go c.flush()
-		return
 	}
-	c.flush()
 }
 
 // flushLast writes what is left when the connection ends.
