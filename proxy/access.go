@@ -103,6 +103,9 @@ func (a *accessLog) line(x *exchange, took time.Duration) {
 	if stands == 0 {
 		return
 	}
+	if x.lived != nil {
+		log = log.With("live", x.lived.kind.String(), "ended_by", x.lived.why.String(), "received", x.received)
+	}
 	log.Info("request",
 		"method", x.method, "host", string(x.host), "target", x.target.shown(),
 		"status", x.status, "outcome", x.outcome.String(), "bytes", x.sent,

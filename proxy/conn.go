@@ -301,8 +301,8 @@ func (c *conn) dropBuffer() {
 }
 
 func timedOut(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 // readWithin sets the time limit of the reads that follow.
@@ -458,6 +458,33 @@ func (c *conn) linger() {
 	}
 	c.readWithin(lingerTimeMax)
 	_, _ = io.CopyN(io.Discard, readerFunc(c.read), lingerBytesMax) // whatever it says is not wanted
+}
+
+// watch reads on while nobody else does, and calls gone once the client has
+// ended the connection, unless stop was called before: that returns when nothing
+// reads any more. What was read is the next request's.
+func (c *conn) watch(gone func()) (stop func()) {
+	done := make(chan struct{})
+	_ = c.Conn.SetReadDeadline(time.Time{}) // fails for a closed connection only: then reading tells
+	go func() {
+		defer close(done)
+		for c.w < len(*c.in) { // who sends so much ahead is there
+			n, err := c.Conn.Read((*c.in)[c.w:])
+			c.w += n
+			if n == 0 && err != nil {
+				if !timedOut(err) {
+					gone()
+				}
+				return
+			}
+		}
+	}()
+	return func() {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		c.readBy = time.Time{} // who reads next sets it
+		_ = c.Conn.SetReadDeadline(c.readBy)
+	}
 }
 
 type readerFunc func(p []byte) (int, error)

@@ -38,8 +38,10 @@ type exchange struct {
 	leave     context.Context // ends when the client gives the request up; nil where the protocol does not say
 	arrived   time.Time
 
-	trailer       func() field.List // of body, once that has returned io.EOF; nil: there is none to pass on
-	takesTrailers bool              // the client takes trailer fields behind the content of its answer
+	trailer   func() field.List // of body, once that has returned io.EOF; nil: there is none to pass on
+	webSocket webSocketAsk      // whether it asks for a WebSocket
+
+	takesTrailers bool // the client takes trailer fields behind the content of its answer
 
 	out responder
 
@@ -57,11 +59,13 @@ type exchange struct {
 	large   *disk.Record  // the body of the stored response that answers, while it is sent from disk
 
 	// Told to the access log and the counters.
-	status  int
-	sent    int64
-	saved   int64 // bytes that sent is less by, as a variant made here was sent
-	outcome outcome
-	stripe  uint32 // which counters to use
+	status   int
+	sent     int64
+	received int64    // of a WebSocket
+	lived    *liveOne // the place that it had among the live; nil: none
+	saved    int64    // bytes that sent is less by, as a variant made here was sent
+	outcome  outcome
+	stripe   uint32 // which counters to use
 
 	scratch [2][]byte // kept between exchanges: host, and cache key or content
 }
@@ -93,6 +97,14 @@ func (x *exchange) mayWait() {
 	if w, ok := x.out.(waiter); ok {
 		w.aside()
 	}
+}
+
+// watcher is a responder that can look whether the client is still there.
+type watcher interface {
+	// watch calls gone once the client has left, unless stop was called before;
+	// when that returns, gone is not called any more. Nothing reads the request's
+	// content meanwhile.
+	watch(gone func()) (stop func())
 }
 
 // source hands a body out piece by piece.

@@ -56,7 +56,7 @@ type landing struct {
 // private is a response for the one who asked, and nobody else.
 type private struct {
 	res  *origin.Response
-	done func() // to be called when the body is closed
+	stay *stay // done when the body is closed; may be nil
 }
 
 // flightKey is the cache key, and the variant where it is known that the
@@ -151,7 +151,9 @@ func (p *Proxy) abandon(f *coalesce.Flight[*landing]) {
 		case err != nil:
 		case l.only != nil:
 			l.only.res.Body.Close() // what it says is for nobody
-			l.only.done()
+			if l.only.stay != nil {
+				l.only.stay.done()
+			}
 		case l.mine != nil:
 			l.mine.Close()
 		}
@@ -207,7 +209,7 @@ func (p *Proxy) answerLanding(x *exchange, l *landing, leader bool) bool {
 	x.note.detail = l.detail
 	switch {
 	case l.only != nil && leader:
-		p.answerOrigin(x, l.only.res, l.only.done, outcomeMiss)
+		p.answerOrigin(x, l.only.res, l.only.stay, outcomeMiss)
 	case l.err != nil:
 		p.originProblem(x, l.status, l.err)
 	case l.only != nil:
@@ -441,6 +443,9 @@ func (t *touchdown) handedOver() bool {
 	}
 	fields = t.withVaryOnCoding(fields)
 	v := cache.Judge(&plan.request, policy, res.Status, fields, t.requestTime, t.responseTime)
+	if isEvents(fields) {
+		v = cache.Verdict{LearnUncacheable: true, Detail: "events"}
+	}
 	if v.Share {
 		t.fill(v, fields, false)
 		return false
@@ -452,9 +457,8 @@ func (t *touchdown) handedOver() bool {
 		t.fill(v, fields, true)
 		return false
 	}
-	limit, cancel := plan.route.Origin.Limit, t.cancel
 	res.Fields = fields
-	l := &landing{detail: v.Detail, only: &private{res: res, done: func() { cancel(); limit.Release() }}}
+	l := &landing{detail: v.Detail, only: &private{res: res, stay: &stay{ctx: t.ctx, cancel: t.cancel, limit: plan.route.Origin.Limit}}}
 	if serverError(res.Status) {
 		// The others are told that the origin fails, not what it said to one.
 		l.err, l.status = errOriginStatus, res.Status

@@ -20,7 +20,7 @@ const via = "1.1 firstbell"
 func (p *Proxy) forward(x *exchange, as outcome) {
 	x.mayWait()
 	rt := x.route
-	if x.body != nil && p.spools != nil && !rt.StreamsRequests {
+	if x.body != nil && p.spools != nil && !rt.StreamsRequests && rt.Live == nil {
 		content, err := p.takeIn(x)
 		if err != nil {
 			p.notTakenIn(x, err)
@@ -28,18 +28,14 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		}
 		defer content.Close()
 	}
-	lasting, end := x.lasting(p.life)
-	ctx, stop := rt.context(lasting)
-	cancel := func() { stop(); end() }
-	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
-		cancel()
-		p.originProblem(x, 0, err)
+	s, err := p.stayAt(x)
+	if err != nil {
+		s.problem(p, err)
 		return
 	}
-	done := func() { cancel(); rt.Origin.Limit.Release() }
 	send, ok := x.outbound()
 	if !ok {
-		done()
+		s.done()
 		x.outcome = outcomeRefused
 		p.problem(x, 412, "the entity tag in If-Match is not the school's server's, which gives none for this", nil)
 		return
@@ -49,10 +45,9 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	if head {
 		p.cache.Begin(&x.request)
 	}
-	res, err := rt.Origin.Pool.Do(ctx, send)
+	res, err := rt.Origin.Pool.Do(s.ctx, send)
 	if err != nil {
-		done()
-		p.originProblem(x, 0, err)
+		s.problem(p, err)
 		return
 	}
 	if head && res.Status == 200 {
@@ -60,7 +55,7 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	}
 	if safe(x.method) && unasked(res.Status, send.Fields) {
 		res.Body.Close()
-		done()
+		s.done()
 		p.originProblem(x, 0, errUnasked)
 		return
 	}
@@ -69,7 +64,30 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
 	}
 	res.Fields = x.clientTag(res.Status, res.Fields)
-	p.answerOrigin(x, res, done, as)
+	p.answerOrigin(x, res, s, as)
+}
+
+// stayAt takes the place that a request to the route's origin needs: one among
+// the live where its route is for what lasts, else one of the origin's limit.
+func (p *Proxy) stayAt(x *exchange) (*stay, error) {
+	if x.route.Live != nil {
+		s := newStay(x, p.life)
+		return s, s.enter(p.live, liveOther)
+	}
+	s := &stay{x: x}
+	lasting, end := x.lasting(p.life)
+	ctx, stop := x.route.context(lasting)
+	s.ctx, s.cancel = ctx, func() { stop(); end() }
+	return s, s.admit(x.route.Origin.Limit)
+}
+
+// patience is how long the origin may be silent on a route whose exchanges
+// last; 0: as long as on others.
+func (rt *Route) patience() time.Duration {
+	if rt.Live == nil {
+		return 0
+	}
+	return rt.Live.idle()
 }
 
 // unasked reports a response of a part, or of nothing new, to a request with
@@ -92,13 +110,28 @@ func unasked(status int, asked field.Fields) bool {
 
 var errUnasked = errors.New("a part, or 304, in answer to a request for the whole")
 
-// answerOrigin streams a response to the client who asked for it. done, which
-// may be nil, is called when that is over.
-func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, done func(), as outcome) {
+// answerOrigin streams a response to the client who asked for it. The stay,
+// which may be nil, is done when that is over.
+func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, as outcome) {
 	x.outcome = as
+	if s != nil && x.method != "HEAD" && isEvents(res.Fields) {
+		s.x = x
+		if !p.lasts(x, res, s) {
+			return
+		}
+	}
 	fields := res.Fields
 	if x.route.Cache != nil {
 		fields = withoutTags(fields)
+	}
+	if s != nil && s.place != nil {
+		live := newLiveBody(p.originBody(x.route, res.Body, res, nil), fields, s)
+		p.sendAsked(x, res.Status, fields, res.ContentLength, live)
+		return
+	}
+	var done func()
+	if s != nil {
+		done = s.done
 	}
 	p.sendAsked(x, res.Status, fields, res.ContentLength, p.originBody(x.route, res.Body, res, done))
 }
@@ -128,6 +161,8 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 		Expect:        x.expects,
 		Trailer:       x.trailer,
 		TakesTrailers: x.takesTrailers,
+		Header:        x.route.patience(),
+		Idle:          x.route.patience(),
 
 		OnInformational: x.inform,
 	}

@@ -46,9 +46,10 @@ func (c *h2Conn) breakOff() {
 // newHTTP2 is what the proxy's connections of HTTP/2 have in common.
 func newHTTP2(p *Proxy) *http2.Server {
 	return http2.NewServer(http2.Config{
-		Handler:    p.exchangeHTTP2,
-		Malformed:  p.counters.malformedHead,
-		StreamsMax: streamsMax,
+		Handler:         p.exchangeHTTP2,
+		Malformed:       p.counters.malformedHead,
+		ExtendedConnect: true,
+		StreamsMax:      streamsMax,
 		Times: func() http2.Times {
 			l := p.limits.Load()
 			return http2.Times{Idle: l.Idle, Head: l.Header, Grace: l.Grace, MinRate: l.MinRate, Write: l.Grace / 2}
@@ -161,7 +162,12 @@ func (h *h2) read(p *Proxy) (status int, refusal string) {
 	}
 	x.takesTrailers = string(s.Head.Peek("TE")) == "trailers"
 	raw := s.Head.Path
-	if x.method == "CONNECT" {
+	switch {
+	case s.Head.Protocol != nil:
+		if refusal := h.readProtocol(); refusal != "" {
+			return http.StatusNotImplemented, refusal
+		}
+	case x.method == "CONNECT":
 		raw = rootTarget // it has none
 	}
 	if status, refusal = x.readRequest(raw); refusal == "" && x.scheme == "https" && string(s.Head.Scheme) != x.scheme {
@@ -170,6 +176,50 @@ func (h *h2) read(p *Proxy) (status int, refusal string) {
 	x.elsewhere = p.elsewhere(x)
 	return status, refusal
 }
+
+// readProtocol reads an extended CONNECT (RFC 8441), which opens a WebSocket as
+// a GET with Upgrade does over HTTP/1.1. What follows it is no content.
+func (h *h2) readProtocol() (refusal string) {
+	x := &h.exchange
+	if string(h.raw.Head.Protocol) != "websocket" || h.raw.Head.Length >= 0 {
+		return "the only protocol that is connected to here is websocket"
+	}
+	x.method, x.webSocket = "GET", byExtendedCONNECT
+	x.body, x.stopBody, x.trailer, x.length, x.expects = nil, nil, nil, 0, false
+	return ""
+}
+
+// switched implements switcher.
+func (h *h2) switched(x *exchange, fields field.List) (side, error) {
+	h.aside()
+	x.status = http.StatusOK
+	_ = h.raw.SetReadDeadline(time.Time{}) // always nil: what comes now comes when it comes
+	h.write(appendBlock(h.block[:0], http.StatusOK, fields.Without(func(name string) bool { return equalName(name, "Sec-WebSocket-Accept") })), nil, false)
+	return &h2Side{Stream: h.raw}, h.err
+}
+
+// h2Side is a stream as one side of a tunnel.
+type h2Side struct {
+	*http2.Stream
+	ended bool // we have sent all; of who writes
+}
+
+// Write implements io.Writer. The client's windows have the time that they have
+// for any answer.
+func (w *h2Side) Write(p []byte) (int, error) { return w.Stream.Write(nil, p, false) }
+
+// CloseWrite implements side.
+func (w *h2Side) CloseWrite() error {
+	if w.ended {
+		return nil
+	}
+	w.ended = true
+	_, err := w.Stream.Write(nil, nil, true)
+	return err
+}
+
+// Close implements io.Closer. Nobody reads or writes any more.
+func (w *h2Side) Close() error { return w.CloseWrite() }
 
 // provesEmpty waits for the content of a request that mostly has none, and
 // reports that it has none: a client may say so by the stream's end alone.

@@ -13,6 +13,7 @@ import (
 	"firstbell/cache"
 	"firstbell/proxy/field"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/websocket"
 )
 
 // h1 is an exchange over HTTP/1, and what answers it.
@@ -107,6 +108,9 @@ func (h *h1) read() (status int, refusal string) {
 		if x.length < 0 {
 			x.trailer = h.upload.trailer
 		}
+	}
+	if h.head.Minor > 0 && h.head.Peek("Upgrade") != nil && websocket.Asks(&h.head) {
+		x.webSocket = byUpgrade
 	}
 	x.takesTrailers = h.head.Minor > 0 && takesTrailers(&h.head)
 	var raw []byte
@@ -469,6 +473,27 @@ func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (
 }
 
 var errTooLong = errors.New("content longer than its announced length")
+
+// watch implements watcher.
+func (h *h1) watch(gone func()) (stop func()) { return h.conn.watch(gone) }
+
+// switched implements switcher.
+func (h *h1) switched(x *exchange, fields field.List) (side, error) {
+	b := appendHead(h.out1[:0], http.StatusSwitchingProtocols, fields)
+	b = append(b, "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
+	x.status = http.StatusSwitchingProtocols
+	h.last = true
+	if h.write(b, nil); h.err != nil {
+		return nil, h.err
+	}
+	c := h.conn
+	early := append([]byte(nil), (*c.in)[c.r:c.w]...)
+	c.r = c.w
+	_ = c.Conn.SetReadDeadline(time.Time{}) // fails for a closed connection only: then reading tells
+	w := newNetSide(c.Conn, c.raw, early, c.Conn.Close)
+	w.write = c.write
+	return w, nil
+}
 
 // inform implements responder. Who speaks HTTP/1.0 knows no informational
 // responses (RFC 9110 section 15.2).

@@ -89,7 +89,7 @@ func (p *Proxy) identify(x *exchange, i *Identity) bool {
 
 var (
 	errElsewhere = &identity.Refusal{Status: 403, Code: "insufficient_scope", Reason: "this credential is of another school"}
-	errCrossSite = &identity.Refusal{Status: 403, Reason: "this check-in does not come from a page of this school"}
+	errCrossSite = &identity.Refusal{Status: 403, Reason: "this does not come from a page of this school"}
 )
 
 // belongs reports why a person may not do this here.
@@ -97,15 +97,15 @@ func (i *Identity) belongs(x *exchange, person *identity.Person) error {
 	if person.School != "" && i.Schools != nil && i.Schools.Find(text(x.host)).ID != person.School {
 		return errElsewhere
 	}
-	if x.route.CheckIn != nil && i.credential.Ambient && !sameSite(x) {
+	if (x.route.CheckIn != nil || x.webSocket != noWebSocket) && i.credential.Ambient && !sameSite(x) {
 		return errCrossSite
 	}
 	return nil
 }
 
 // sameSite reports whether the browser says that one of this host's own pages
-// makes the request. A browser sends cookies with the forms of any site; only
-// these two fields, which no page can set, tell whose form it was.
+// makes the request. A browser sends cookies with the forms and the WebSockets
+// of any site; only these two fields, which no page can set, tell whose form it was.
 func sameSite(x *exchange) bool {
 	if site := x.fields.Peek("Sec-Fetch-Site"); len(site) > 0 {
 		return string(site) == "same-origin"

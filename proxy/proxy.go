@@ -47,6 +47,9 @@ type Options struct {
 	// Clients says who they are and what they may; nil: nobody is trusted, and
 	// everybody may.
 	Clients *Clients
+	// LiveMax bounds the live exchanges, WebSockets and event streams among
+	// them; 0 is LiveMax.
+	LiveMax int
 }
 
 // A Recorder takes what is answered once it is durable: *attendance.Recorder does.
@@ -74,6 +77,7 @@ type Proxy struct {
 	blocks   *coalesce.Group[*blockLanding]
 	kept     atomic.Int64 // bytes that flights keep beyond their first MiB
 	holds    holds
+	live     *liveSet
 	coder    *coder
 	counters counters
 	draining atomic.Bool
@@ -118,6 +122,7 @@ func New(o Options, t *Table) *Proxy {
 	if p.covers == nil {
 		p.covers = func(sni, host string) bool { return sni == host }
 	}
+	p.live = newLiveSet(o.LiveMax)
 	p.counters.refused = make([]atomic.Int64, len(http1.Refusals()))
 	p.counters.refusedHeads = make([]atomic.Int64, len(head.Refusals()))
 	p.counters.h3Errors = make(map[http3.Code]*atomic.Int64)
@@ -180,9 +185,11 @@ const drainMoment = time.Second
 
 // Shutdown takes no more connections, answers what is under way, and returns
 // nil once all is answered, or the context's error: then what was left has
-// been broken off.
+// been broken off. Live exchanges are ended: WebSockets with a Close frame,
+// event streams between two events.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.shut()
+	defer p.part(ctx)()
 	select {
 	case <-time.After(drainMoment):
 	case <-ctx.Done():
@@ -195,8 +202,10 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 // more request, whose answer tells them to go, or, once hurry is closed, the
 // moment that Shutdown gives them; those of HTTP/2 are told at once. It does not
 // wait once nobody is left.
+// Live exchanges are ended as by Shutdown: their clients find the other process.
 func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
+	defer p.part(ctx)()
 	moment := time.NewTimer(drainMoment)
 	defer moment.Stop()
 	p.endHTTP3(ctx)
@@ -238,6 +247,14 @@ func (p *Proxy) endHTTP3(ctx context.Context) {
 
 // retireLook is how often Retire looks whether somebody is left.
 const retireLook = 10 * time.Millisecond
+
+// part begins to end the live exchanges; what it returns waits until each has
+// been told.
+func (p *Proxy) part(ctx context.Context) (told func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); p.live.shutdown(ctx) }()
+	return func() { <-done }
+}
 
 // shut takes no more connections, and has every answer from here on be its
 // connection's last.

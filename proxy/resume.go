@@ -151,19 +151,19 @@ func (c *continued) Next() ([]byte, error) {
 // goOn puts a request for the rest in the place of the flight.
 func (c *continued) goOn() bool {
 	p, rt := c.t.p, c.t.plan.route
-	ctx, cancel := rt.context(p.life)
-	if err := rt.Origin.Limit.Acquire(ctx); err != nil {
-		cancel()
+	s := new(stay)
+	s.ctx, s.cancel = rt.context(p.life)
+	if err := s.admit(rt.Origin.Limit); err != nil {
+		s.done()
 		return false
 	}
-	done := func() { cancel(); rt.Origin.Limit.Release() }
-	body, err := c.of.restFrom(ctx, c.got)
+	body, err := c.of.restFrom(s.ctx, c.got)
 	if err != nil {
-		done()
+		s.done()
 		return false
 	}
 	c.source.Close()
-	c.source, c.own = p.originBody(rt, body, nil, done), true
+	c.source, c.own = p.originBody(rt, body, nil, s.done), true
 	p.counters.flightsResumed.Add(1)
 	return true
 }

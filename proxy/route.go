@@ -38,6 +38,8 @@ type Route struct {
 	Local       Local     // answers from what firstbell holds itself
 	Identity    *Identity // who may use the route; nil: everybody
 	Access      *Access   // from where it may be used; nil: from everywhere
+	WebSocket   bool      // the origin may be asked for a WebSocket
+	Live        *Live     // the route is for what lasts, with these limits; nil: WebSockets and event streams may, within the usual ones
 
 	// Redirect sends what is asked in plain to https, with 308 or 301; nil: it is
 	// answered.

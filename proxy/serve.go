@@ -41,6 +41,13 @@ func (p *Proxy) serve(x *exchange) {
 	if rt.Identity != nil && !p.identify(x, rt.Identity) {
 		return
 	}
+	if x.webSocket == byUpgrade && !rt.WebSocket {
+		x.webSocket = noWebSocket // RFC 9110 section 7.8: it is asked for the page, as it were
+	}
+	if x.webSocket != noWebSocket {
+		p.openWebSocket(x)
+		return
+	}
 	if rt.CheckIn != nil {
 		p.takeCheckIn(x, rt.CheckIn)
 		return
@@ -61,6 +68,11 @@ func (p *Proxy) serve(x *exchange) {
 		// What it asks for is not said by its fields alone, and a flight would
 		// ask without it (RFC 9110 section 9.3.1).
 		x.note.forwarded, x.note.detail = "request", "content"
+		p.forward(x, outcomeBypass)
+		return
+	}
+	if wantsEvents(x.fields) {
+		x.note.forwarded, x.note.detail = "request", "events"
 		p.forward(x, outcomeBypass)
 		return
 	}

@@ -41,6 +41,7 @@ const (
 	outcomeLeft
 	outcomeDenied
 	outcomeLimited
+	outcomeWebSocket
 	outcomes
 )
 
@@ -48,7 +49,7 @@ var outcomeNames = [outcomes]string{
 	"none", "hit", "stale", "stale-if-error", "revalidated", "miss", "collapsed", "uncacheable",
 	"bypass", "pass", "busy", "failed", "refused", "check-in", "check-in-refused", "check-in-invalid",
 	"collected", "collect-refused", "collect-invalid", "local",
-	"unidentified", "forbidden", "left", "denied", "limited",
+	"unidentified", "forbidden", "left", "denied", "limited", "websocket",
 }
 
 // String returns the outcome as logs and metrics spell it.
@@ -104,6 +105,9 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 	if x.saved > 0 {
 		s.saved.Add(x.saved)
 	}
+	if x.lived != nil {
+		return // how long it lasted says nothing about how fast we are
+	}
 	s.latency[min(latencyBuckets-1, bits.Len64(uint64(max(0, took)/time.Microsecond)))].Add(1)
 	s.spent.Add(int64(took))
 }
@@ -153,6 +157,7 @@ type Stats struct {
 	Resumed     int64 // of those done, the ones that resumed a session
 	Greeting    int   // handshakes under way
 	Misdirected int64 // requests for a host that their connection is not for (421)
+	Live        LiveStats
 
 	HTTP2 HTTP2Stats
 	HTTP3 HTTP3Stats
@@ -231,6 +236,7 @@ func (p *Proxy) Stats() Stats {
 		CodingsLeft:    p.coder.left.Load(),
 		CodingsDropped: p.coder.dropped.Load(),
 		Contradictions: c.contradictions.all(),
+		Live:           p.live.stats(),
 		Handshakes:     make(map[string]int64, greetingOutcomes),
 		Resumed:        c.resumed.Load(),
 		HTTP2:          p.door.http2Stats(),

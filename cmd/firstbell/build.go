@@ -73,9 +73,9 @@ func originConfig(name string, o *config.Origin) origin.Config {
 		Name:    name,
 		Servers: o.Servers,
 		TLS:     o.TLS.Config,
-		// The limiter bounds the whole origin; a server of its own bound below
-		// that would refuse what was admitted.
-		ConnsMax: max(o.Concurrency.Max, 4096),
+		// The limiter bounds the whole origin, and limits.live what lasts: a bound
+		// of a server's own below that would refuse what was admitted.
+		ConnsMax: 1 << 23,
 		Timeouts: origin.Timeouts{
 			Connect: o.Timeouts.Connect, Send: o.Timeouts.Send, Header: o.Timeouts.Header,
 			Idle: o.Timeouts.Idle, KeepAlive: o.Timeouts.KeepAlive,
@@ -95,7 +95,7 @@ func originConfig(name string, o *config.Origin) origin.Config {
 
 // tableOf is the routes of c over the given origins and verifiers. takes hands
 // out receipts; nil without attendance.
-func tableOf(c *config.Config, origins map[string]*upstream, who *identities, takes *attendant) (*proxy.Table, error) {
+func tableOf(c *config.Config, origins map[string]*upstream, who *identities, rooms rooms, takes *attendant) (*proxy.Table, error) {
 	schools, err := schoolsOf(c)
 	if err != nil {
 		return nil, err
@@ -123,6 +123,7 @@ func tableOf(c *config.Config, origins map[string]*upstream, who *identities, ta
 		if rt.Access, err = accessOf(r.Allow, r.Deny); err != nil {
 			return nil, fmt.Errorf("arranging routes[%d]: %w", i, err)
 		}
+		rt.WebSocket, rt.Live = r.WebSocket, liveOf(r, rooms)
 		if r.Cache != nil {
 			rt.Cache, rt.IgnoreQuery, rt.Uncoded = policyOf(r.Cache), r.Cache.IgnoreQuery, !*r.Cache.Compress
 		}

@@ -263,6 +263,7 @@ func routeMeaning(r *config.Route) string {
 		return "kept as it comes, for the sink " + r.Collect.Sink + ", known by " + keyMeaning(r.Collect)
 	}
 	s := "origin " + r.Origin + who
+	s += liveMeaning(r)
 	if r.Cache == nil {
 		return s + ", nothing stored"
 	}
@@ -321,10 +322,11 @@ with verified: false. Each press once it is up again takes their place.
 `
 
 func printNotes(w io.Writer, c *config.Config) {
-	anonymous, defaults, collects := false, false, false
+	anonymous, defaults, collects, lives := false, false, false, false
 	identified, members, unverified := false, false, false
 	for _, r := range c.Routes {
 		collects = collects || r.Collect != nil
+		lives = lives || r.WebSocket || r.Live != nil
 		who := r.Identity.Kind() != ""
 		identified = identified || who
 		members = members || who && r.Cache != nil && r.Cache.Anonymous
@@ -351,5 +353,8 @@ func printNotes(w io.Writer, c *config.Config) {
 	}
 	if unverified {
 		fmt.Fprint(w, unverifiedNote)
+	}
+	if lives {
+		fmt.Fprint(w, webSocketNote)
 	}
 }

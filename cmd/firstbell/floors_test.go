@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"proxy/spool":            0,
 	"proxy/http3":            0,
 	"proxy/peer":             0,
+	"proxy/websocket":        0,
 	"proxy/head":             0,
 	"cache/disk":             0,
 }
@@ -63,7 +64,7 @@ var modules = map[string][]string{
 	"cmd/firstbell/handover": {"golang.org/x/sys"},
 }
 
-var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/miekg/dns", "github.com/quic-go/qpack"}
+var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2spec", "golang.org/x/net/http2", "github.com/maypok86/otter/v2", "go.uber.org/goleak", "golang.org/x/sys", "pgregory.net/rapid", "github.com/valyala/fasthttp", "github.com/prometheus/client_golang", "github.com/go-jose/go-jose/v4", "github.com/miekg/dns", "github.com/quic-go/qpack", "github.com/coder/websocket"}
 
 // benchModules are what bench may use, test or not: it measures beside them, and
 // decodes what comes coded.

@@ -161,6 +161,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	mReady.send(ch, truth(s.notReady() == ""))
 	collectProxy(ch, s)
 	collectClients(ch, s)
+	live := s.proxy.Stats().Live
+	collectLive(ch, &live)
 	collectCache(ch, s)
 	collectOrigins(ch, s)
 	if takes := s.takes.Load(); takes != nil {

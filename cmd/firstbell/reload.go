@@ -97,7 +97,8 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 		return err
 	}
 	takes := s.takes.Load()
-	table, err := tableOf(c, origins, who, takes)
+	rooms := openRooms(c, was.rooms)
+	table, err := tableOf(c, origins, who, rooms, takes)
 	if err != nil {
 		return err
 	}
@@ -125,8 +126,10 @@ func (s *server) apply(c *config.Config, out *reloaded) error {
 	s.proxy.Swap(table)
 	s.proxy.SetLimits(c.Limits.Proxy())
 	s.proxy.SetClients(clients)
+	rooms.resize(c)
+	s.proxy.SetLiveMax(c.Limits.Live)
 	s.proxy.SetAccess(accessLogOf(c, s.options))
-	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: out.At})
+	s.now.Store(&setting{config: c, origins: origins, who: who, rooms: rooms, loaded: out.At})
 	s.retire(was.origins, origins)
 	was.who.retire(who)
 	if takes != nil {

@@ -68,6 +68,7 @@ func printStatus(w io.Writer, r *statusReport) {
 	}
 	fmt.Fprintln(w)
 	printClients(w, &r.Clients)
+	printLive(w, &r.Live)
 	fmt.Fprintf(w, "cache     %d stored responses, %d of %d bytes\n", r.Cache.Objects, r.Cache.Bytes, r.Cache.MaxBytes)
 	if c := &r.Cache; c.Pinned > 0 || c.PinsRefused > 0 {
 		fmt.Fprintf(w, "          %d pinned, %d of %d bytes, %d times no room among them\n", c.Pinned, c.PinnedBytes, c.PinnedMaxBytes, c.PinsRefused)

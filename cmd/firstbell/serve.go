@@ -146,6 +146,7 @@ type setting struct {
 	config  *config.Config
 	origins map[string]*upstream
 	who     *identities
+	rooms   rooms
 	loaded  time.Time
 }
 
@@ -205,13 +206,14 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 	if err := s.openWhatOneHas(ctx, c); err != nil {
 		return s, err
 	}
-	table, err := tableOf(c, origins, who, s.takes.Load())
+	rooms := openRooms(c, nil)
+	table, err := tableOf(c, origins, who, rooms, s.takes.Load())
 	if err != nil {
 		return s, err
 	}
 	s.runOrigins(fresh)
 	s.runIdentities(strangers)
-	s.now.Store(&setting{config: c, origins: origins, who: who, loaded: s.started})
+	s.now.Store(&setting{config: c, origins: origins, who: who, rooms: rooms, loaded: s.started})
 	clients, err := clientsOf(c)
 	if err != nil {
 		return s, err
@@ -221,7 +223,7 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 		return s, fmt.Errorf("opening the spool: %w; name a directory on a disk: spool: {path: /var/lib/firstbell/spool}", err)
 	}
 	s.spools = spools
-	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Challenge: s.challenge(), Limits: c.Limits.Proxy(), Clients: clients}, table)
+	s.proxy = proxy.New(proxy.Options{Spools: spools, Cache: s.cache, Recorder: s.clerk, Log: log, Access: accessLogOf(c, o), Covers: s.covers(), Challenge: s.challenge(), Limits: c.Limits.Proxy(), Clients: clients, LiveMax: c.Limits.Live}, table)
 	if err := s.proxy.Pin(c.Cache.Pin, int64(c.Cache.PinMemory)); err != nil {
 		return s, err
 	}

@@ -22,6 +22,7 @@ type statusReport struct {
 	Requests   map[string]int64 `json:"requests"` // by outcome
 	SentBytes  int64            `json:"sent_bytes"`
 	Clients    clientStatus     `json:"clients"`
+	Live       liveStatus       `json:"live"`
 	Codings    codingStatus     `json:"codings"`
 	Flights    flightStatus     `json:"flights"`
 	Cache      cacheStatus      `json:"cache"`
@@ -224,6 +225,7 @@ func (s *server) report() *statusReport {
 			Reloads: s.reloads.good.Load(), Failed: s.reloads.bad.Load(), LastReload: s.reloads.latest.Load(),
 		},
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
+		Live:    liveReport(&p.Live),
 		Clients: s.clientReport(),
 		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
 		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed,

@@ -449,7 +449,7 @@ func (s *server) tryTakeBack() error {
 	if opened != nil {
 		return errors.Join(err, opened)
 	}
-	table, arranged := tableOf(now.config, now.origins, now.who, a)
+	table, arranged := tableOf(now.config, now.origins, now.who, now.rooms, a)
 	if arranged != nil {
 		return errors.Join(err, arranged, a.close())
 	}

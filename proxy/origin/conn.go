@@ -99,6 +99,7 @@ func (c *conn) detachBuf() {
 	}
 }
 
+// buffered is how much was received and not read.
 func (c *conn) buffered() int { return c.w - c.r }
 
 // readWithin limits the reads from now on. An error means that the connection

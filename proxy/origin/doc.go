@@ -22,6 +22,9 @@
 //   - Fields of one connection only (RFC 9110 section 7.6.1) do not pass, nor
 //     do bytes that would let one message become two.
 //
+// A WebSocket handshake is a request like others until its 101 is checked; then
+// the connection is the caller's.
+//
 // It does not cache, decode content codings, follow redirects, speak HTTP/2 to
 // origins, log, or decide how many requests an origin gets: that is
 // for package admission. It does not wait for a free connection.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 )
 
@@ -72,13 +71,13 @@ func malformed(format string, args ...any) error {
 // kindOf sorts the cause of a failure on an open connection.
 func kindOf(ctx context.Context, err error) error {
 	var m *MalformedError
-	var n net.Error
+	var t interface{ Timeout() bool }
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &m):
 		return ErrMalformed
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &n) && n.Timeout():
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &t) && t.Timeout():
 		return ErrTimeout
 	}
 	return ErrCut

@@ -3,11 +3,14 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 
 	"firstbell/proxy/field"
+	"firstbell/proxy/websocket"
 )
 
 // informationalMax bounds the 1xx responses before the final one.
@@ -28,6 +31,11 @@ type Response struct {
 	// Close before io.EOF closes the connection. Read and Close are for one
 	// goroutine at a time; cancelling Do's context interrupts both.
 	Body io.ReadCloser
+	// Switched is the connection, and Early what has come of the other protocol
+	// with the head, once the server has switched (Status 101); nil otherwise.
+	// It is the caller's from then on, without deadlines, until Body.Close.
+	Switched net.Conn
+	Early    []byte
 	// Announced is the Trailer field, less the names that may not be in one.
 	Announced string
 	// Trailer returns the trailer fields, once Body has returned io.EOF, less
@@ -65,13 +73,17 @@ type exchange struct {
 
 	released bool  // the connection is given back or closed
 	err      error // what Read returns from now on
+
+	header, idle time.Duration // Timeouts of this exchange
 }
 
 // roundTrip sends out, which is the request's head and perhaps its content,
 // and returns at the final response's head. On an error the connection is
 // closed and Body no longer read.
 func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, inline bool) (*exchange, error) {
-	x := &exchange{ctx: ctx, p: p, c: c, r: r, last: p.cfg.Preface != 0}
+	x := &exchange{ctx: ctx, p: p, c: c, r: r, header: r.Header, idle: r.Idle, last: p.cfg.Preface != 0}
+	setDefault(&x.header, p.cfg.Timeouts.Header)
+	setDefault(&x.idle, p.cfg.Timeouts.Idle)
 	c.attachBuf()
 	if ctx.Done() != nil {
 		x.unhook = context.AfterFunc(ctx, c.abort)
@@ -88,13 +100,13 @@ func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, i
 func (x *exchange) run(out []byte, inline bool) (head, string, error) {
 	t := &x.p.cfg.Timeouts
 	uploading := x.r.hasContent() && !inline
-	_ = x.c.nc.SetDeadline(time.Now().Add(t.Header)) // a closed connection shows at the write
+	_ = x.c.nc.SetDeadline(time.Now().Add(x.header)) // a closed connection shows at the write
 	if _, err := x.c.nc.Write(out); err != nil {
 		return x.lastWords(err)
 	}
 	if uploading {
 		_ = x.c.nc.SetReadDeadline(time.Time{}) // upload sets it when all is sent
-		x.up = newUpload(x.c, x.r, t)
+		x.up = newUpload(x.c, x.r, t.Send, x.header)
 		go x.up.run()
 	}
 	h, err := x.readFinal()
@@ -135,6 +147,9 @@ func (x *exchange) readFinal() (head, error) {
 		if err != nil {
 			return h, err
 		}
+		if h.status == 101 && x.r.WebSocket {
+			return h, x.checkSwitch(&h)
+		}
 		if h.status >= 200 {
 			if x.up != nil {
 				x.up.final()
@@ -163,15 +178,41 @@ func (x *exchange) inform(h *head) error {
 		x.up.informed()
 		return nil
 	}
-	x.c.readWithin(x.p.cfg.Timeouts.Header)
+	x.c.readWithin(x.header)
 	return nil
 }
+
+// checkSwitch checks a 101 against the handshake that it is to answer.
+func (x *exchange) checkSwitch(h *head) error {
+	err := websocket.CheckResponse(x.r.Fields.Get("Sec-WebSocket-Key"), x.r.Fields, h.fields, h.upgrade, h.options)
+	if err != nil {
+		return fmt.Errorf("%w: %w", malformed("101 Switching Protocols to another handshake"), err)
+	}
+	return nil
+}
+
+// handOver makes the connection the caller's.
+func (x *exchange) handOver() {
+	c := x.c
+	x.res.Switched, x.res.Early = c.nc, append([]byte(nil), (*c.buf)[c.r:c.w]...)
+	c.r, c.w = 0, 0
+	c.detachBuf()
+	x.last, x.mode, x.err = true, bodyNone, io.EOF
+	_ = c.nc.SetDeadline(time.Time{}) // fails for a closed connection only: then reading tells
+}
+
+// SetIdle changes how long Read waits for more.
+func (x *exchange) SetIdle(d time.Duration) { x.idle = d }
 
 // begin makes the response out of its head.
 func (x *exchange) begin(h *head) {
 	x.last = x.last || h.last
 	x.keepAlive = h.keepAlive
 	x.res = Response{Status: h.status, Fields: h.fields, ContentLength: h.length, Body: x, Trailer: noTrailer}
+	if h.status == 101 {
+		x.handOver()
+		return
+	}
 	switch {
 	case x.r.Method == "HEAD" || h.status == 304:
 	case h.status == 204:
@@ -207,7 +248,7 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 	if x.err != nil || len(p) == 0 {
 		return 0, x.err
 	}
-	idle := x.p.cfg.Timeouts.Idle
+	idle := x.idle
 	switch x.mode {
 	case bodySized:
 		n, err = x.c.read(p[:min(int64(len(p)), x.left)], idle)

@@ -17,6 +17,8 @@ type head struct {
 	last      bool          // no further response may follow on the connection
 	keepAlive time.Duration // idle time the server named; 0: none
 	trailer   string        // the trailer fields that it announces, less forbidden ones
+	upgrade   string        // the protocols that Upgrade names, comma separated
+	options   string        // the options that Connection names, comma separated
 }
 
 // headEnd returns the length of the head at the beginning of b, its empty line
@@ -133,6 +135,7 @@ type framing struct {
 	options          string // Connection options, comma separated
 	keepAlive        string
 	trailer          string // names announced, comma separated
+	upgrade          string
 }
 
 // take keeps the field if it concerns only this connection, and reports that.
@@ -150,9 +153,16 @@ func (f *framing) take(name, value string) (bool, error) {
 			}
 			return true, nil
 		}
-	case len("Trailer"):
+	case len("Trailer"): // and of Upgrade
 		if strings.EqualFold(name, "Trailer") {
 			f.announce(value)
+			return true, nil
+		}
+		if strings.EqualFold(name, "Upgrade") {
+			if f.upgrade != "" {
+				value = f.upgrade + "," + value
+			}
+			f.upgrade = value
 			return true, nil
 		}
 	case len("Connection"):
@@ -221,6 +231,7 @@ func (h *head) apply(f *framing, minor int) error {
 		h.applyOptions(f.options)
 	}
 	h.keepAlive, h.trailer = keepAliveTimeout(f.keepAlive), f.trailer
+	h.upgrade, h.options = f.upgrade, f.options
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"firstbell/proxy/field"
 	"firstbell/proxy/peer"
@@ -35,6 +36,13 @@ type Request struct {
 	// ContentLength is the length of Body, of which no more is read; -1 means
 	// unknown, and each Read is sent at once as a chunk.
 	ContentLength int64
+	// WebSocket asks the server to switch protocols. Fields hold the handshake of
+	// RFC 6455 but for Upgrade and Connection, which are written here. A 101 that
+	// does not answer it is an ErrMalformed.
+	WebSocket bool
+	// Header and Idle take the place of the pool's Timeouts of those names, where
+	// they are not 0.
+	Header, Idle time.Duration
 	// Expect has the server asked before content is sent (RFC 9110 section
 	// 10.1.1): it is sent once the server said 100, or nothing for a second, and
 	// not at all when the final response came first.
@@ -78,6 +86,8 @@ func (r *Request) appendHead(b []byte) ([]byte, error) {
 		return b, fmt.Errorf("host %q", clip(r.Host))
 	case r.ContentLength < -1:
 		return b, fmt.Errorf("content length %d", r.ContentLength)
+	case r.WebSocket && (r.Method != "GET" || r.hasContent()):
+		return b, fmt.Errorf("a WebSocket handshake with method %s, or with content", r.Method)
 	case r.ContentLength > 0 && r.Body == nil:
 		return b, fmt.Errorf("content length %d without content", r.ContentLength)
 	}
@@ -107,7 +117,10 @@ func (r *Request) appendHead(b []byte) ([]byte, error) {
 	if r.expects() {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
-	if r.TakesTrailers {
+	switch {
+	case r.WebSocket:
+		b = append(b, "Upgrade: websocket\r\nConnection: Upgrade\r\n"...)
+	case r.TakesTrailers:
 		b = append(b, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
 	return append(b, "\r\n"...), nil

@@ -29,7 +29,8 @@ var errStopped = errors.New("no more is wanted")
 type upload struct {
 	c    *conn
 	r    *Request
-	t    *Timeouts
+	wait time.Duration // for the server to take a piece
+	head time.Duration // for the response's head, once all is sent
 	done chan struct{} // closed when run has returned
 
 	stop  atomic.Bool // no more is wanted
@@ -46,8 +47,8 @@ type upload struct {
 	sendErr  error      // sending it
 }
 
-func newUpload(c *conn, r *Request, t *Timeouts) *upload {
-	u := &upload{c: c, r: r, t: t, done: make(chan struct{})}
+func newUpload(c *conn, r *Request, wait, head time.Duration) *upload {
+	u := &upload{c: c, r: r, wait: wait, head: head, done: make(chan struct{})}
 	if r.expects() {
 		u.proceed = make(chan struct{})
 	}
@@ -97,7 +98,7 @@ func (u *upload) run() {
 	switch {
 	case err == nil:
 		u.sent = true
-		u.readWithinLocked(u.t.Header)
+		u.readWithinLocked(u.head)
 	case u.stop.Load():
 	case fromBody:
 		u.bodyErr = err
@@ -120,7 +121,7 @@ func (u *upload) informed() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.sent {
-		u.readWithinLocked(u.t.Header)
+		u.readWithinLocked(u.head)
 	}
 }
 
@@ -200,7 +201,7 @@ func (u *upload) appendLastChunk(b []byte) []byte {
 }
 
 func (u *upload) write(b []byte) error {
-	if err := u.c.nc.SetWriteDeadline(time.Now().Add(u.t.Send)); err != nil {
+	if err := u.c.nc.SetWriteDeadline(time.Now().Add(u.wait)); err != nil {
 		return err
 	}
 	if u.stop.Load() { // halt's deadline may have just been overwritten
@@ -213,7 +214,10 @@ func (u *upload) write(b []byte) error {
 // halt ends the sending without waiting for it.
 func (u *upload) halt() {
 	u.stop.Store(true)
-	u.mayProceed()
+	if u.r.StopBody != nil && !u.whole.Load() {
+		u.once.Do(u.r.StopBody)
+	}
+	u.mayProceed()                               // to nothing
 	_ = u.c.nc.SetWriteDeadline(time.Unix(1, 0)) // fails only when closed, which ends a write as well
 	select {
 	case <-u.done:

@@ -137,6 +137,8 @@ func (v *validator) checkInRoute(path string, r *Route) {
 		{"timeouts", "check-ins do not wait for an origin"},
 		{"request_buffering", "check-ins do not go to an origin"},
 		{"response_buffering", "check-ins are answered here"},
+		{"websocket", "a WebSocket is opened by an origin, and this route asks none"},
+		{"live", "this route answers at once"},
 	} {
 		if v.given(path + "." + other.key) {
 			v.wrong(path+"."+other.key, "remove it", "%s", other.why)

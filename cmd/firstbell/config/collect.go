@@ -53,6 +53,8 @@ func (v *validator) collectRoute(path string, r *Route) {
 		{"timeouts", "what is collected does not wait for an origin"},
 		{"request_buffering", "what is collected does not go to an origin"},
 		{"response_buffering", "what is collected is answered here"},
+		{"websocket", "a WebSocket is opened by an origin, and this route asks none"},
+		{"live", "this route answers at once"},
 		{"reply", "reply says how a check-in is answered, and this route takes none"},
 	} {
 		if v.given(path + "." + other.key) {

@@ -301,7 +301,7 @@ func (m mistake) text(t *testing.T) (string, position) {
 }
 
 func TestEveryMistakeIsNamedWithItsPlaceAndAWayOut(t *testing.T) {
-	for _, m := range slices.Concat(mistakes, sinkMistakes, collectMistakes) {
+	for _, m := range slices.Concat(mistakes, sinkMistakes, collectMistakes, liveMistakes) {
 		t.Run(m.name, func(t *testing.T) {
 			text, at := m.text(t)
 			c, problems := Read("firstbell.yaml", []byte(text))

@@ -261,7 +261,9 @@ type Route struct {
 	Deny              []string      `yaml:"deny" eg:"[\"198.51.100.0/24\"]"` // addresses that may not
 	_                 struct{}      `yaml:"priority" later:"priorities come with a later one"`
 	_                 struct{}      `yaml:"waiting_room" later:"the waiting room comes with a later one"`
-	_                 struct{}      `yaml:"websocket" later:"WebSocket comes with a later one"`
+
+	WebSocket bool  `yaml:"websocket"`                           // the origin may be asked to open one
+	Live      *Live `yaml:"live" eg:"{idle: 5m, lifetime: 12h}"` // the route is for what lasts: event streams, long polls
 }
 
 // Cache is what a route lets be stored and shared.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"firstbell/proxy"
@@ -14,6 +15,7 @@ type Limits struct {
 	Header      time.Duration `yaml:"header" eg:"10s"`                    // for a request's head, from its first byte on; 10 s unless said
 	Idle        time.Duration `yaml:"idle" eg:"75s"`                      // for a request to come; 75 s unless said
 	MinRate     Size          `yaml:"min_rate" eg:"256B"`                 // a second, of content that comes and of answers that are taken; 256 B unless said
+	Live        int           `yaml:"live" eg:"10000"`                    // WebSockets, event streams and whatever routes with live take, at once; 10000 unless said
 	Grace       time.Duration `yaml:"grace" eg:"30s"`                     // how long a client may stand still, and min_rate is averaged over; 30 s unless said
 }
 
@@ -59,9 +61,9 @@ func (v *validator) limits() {
 	for _, n := range []struct {
 		key string
 		n   int
-	}{{"connections", l.Connections}, {"connections_per_address", l.PerAddress}} {
+	}{{"connections", l.Connections}, {"connections_per_address", l.PerAddress}, {"live", l.Live}} {
 		if path := "limits." + n.key; v.given(path) && (n.n < 1 || n.n > 1<<22) {
-			v.wrong(path, "write how many, such as 65536", "%d is no number of connections", n.n)
+			v.wrong(path, "write how many, such as 65536", "%d is no number of %s", n.n, strings.ReplaceAll(n.key, "_", " "))
 		}
 	}
 	if v.given("limits.connections") && l.PerAddress > l.Connections {

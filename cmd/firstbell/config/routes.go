@@ -243,6 +243,7 @@ func (v *validator) originRoute(path string, r *Route) {
 	if r.Cache != nil {
 		v.cache(path+".cache", r.Cache)
 	}
+	v.live(path, r)
 }
 
 func (v *validator) cache(path string, c *Cache) {
