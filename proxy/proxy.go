@@ -167,6 +167,10 @@ func (p *Proxy) ServeTLS(ln net.Listener, secure *tls.Config) error { return p.t
 func (p *Proxy) take(ln net.Listener, secure *tls.Config) error {
 	ours := &listener{Listener: ln}
 	p.mu.Lock()
+	if p.draining.Load() { // shut may have closed all it knew of by now
+		p.mu.Unlock()
+		return ours.Close()
+	}
 	p.listeners = append(p.listeners, ours)
 	p.serving.Add(1)
 	p.mu.Unlock()

@@ -111,7 +111,7 @@ func TestAFlightIsAwaited(t *testing.T) {
 			w.Header().Set("Cache-Control", "max-age=60")
 			fmt.Fprint(w, "a lesson")
 		}, cached(cache.Policy{}))
-		key := []byte("http school.example /a")
+		key := []byte(scheme() + " school.example /a")
 		g.proxy.AwaitFlight(t.Context(), key) // there is none
 		go g.do("GET", "/a", nil)
 		synctest.Wait()
