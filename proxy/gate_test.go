@@ -20,7 +20,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
-	"golang.org/x/net/http2"
 
 	"firstbell/cache"
 	"firstbell/proxy/admission"
@@ -124,27 +123,27 @@ func (g *gate) start(dial func() (net.Conn, error), routes func(*Upstream) []*Ro
 	return g
 }
 
-// transport is how g's client speaks to the proxy.
-func (g *gate) transport() interface {
+// roundTripper is a client's way to send requests.
+type roundTripper interface {
 	http.RoundTripper
 	CloseIdleConnections()
-} {
+}
+
+// transport is how g's client speaks to the proxy.
+func (g *gate) transport() roundTripper {
 	switch protocol() {
 	case "h3":
 		g.startHTTP3()
 		return &crowd{g: g}
 	case "h2":
 		g.startTLS()
-		return &http2.Transport{
-			DialTLSContext: func(_ context.Context, _, address string, _ *tls.Config) (net.Conn, error) {
-				c, err := g.secure.Dial()
-				if err != nil {
-					return nil, err
-				}
-				return tls.Client(c, clientTLS(address, "h2")), nil
-			},
-			DisableCompression: true,
-		}
+		return transportHTTP2(func(address string) (net.Conn, error) {
+			c, err := g.secure.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(c, clientTLS(address, "h2")), nil
+		})
 	case "https":
 		g.startTLS()
 		return &http.Transport{

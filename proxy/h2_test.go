@@ -22,15 +22,20 @@ import (
 	"firstbell/cache"
 )
 
-// overHTTP2 has g asked over HTTP/2, by golang.org/x/net's client, with no
-// network between them.
+// transportHTTP2 is golang.org/x/net's client, over what dial brings.
+func transportHTTP2(dial func(address string) (net.Conn, error)) roundTripper {
+	over := func(_ context.Context, _, address string, _ *tls.Config) (net.Conn, error) { return dial(address) }
+	//lint:ignore SA1019 http.Transport opens a connection for each request that waits for the first one
+	return &http2.Transport{AllowHTTP: true, DisableCompression: true, DialTLSContext: over}
+}
+
+// overHTTP2 has g asked over HTTP/2, with no network between them.
 func (g *gate) overHTTP2() *gate {
-	transport := &http2.Transport{AllowHTTP: true, DisableCompression: true,
-		DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
-			pipe := fasthttputil.NewPipeConns()
-			go g.proxy.door.serveHTTP2(pipe.Conn2())
-			return pipe.Conn1(), nil
-		}}
+	transport := transportHTTP2(func(string) (net.Conn, error) {
+		pipe := fasthttputil.NewPipeConns()
+		go g.proxy.door.serveHTTP2(pipe.Conn2())
+		return pipe.Conn1(), nil
+	})
 	g.t.Cleanup(transport.CloseIdleConnections)
 	g.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return g

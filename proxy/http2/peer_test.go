@@ -29,11 +29,10 @@ type peer struct {
 	slow []string      // what was too slow
 	over chan struct{} // closed when Serve has returned
 
-	mu     sync.Mutex // guards what follows
-	got    []string   // frames received, as text, since the last look
-	closed bool
-	deaf   chan struct{} // while it is not nil, nothing is read until it is closed
-	dec    *hpack.Decoder
+	mu   sync.Mutex    // guards what follows
+	got  []string      // frames received, as text, since the last look
+	deaf chan struct{} // while it is not nil, nothing is read until it is closed
+	dec  *hpack.Decoder
 }
 
 // testConfig has short names for what handlers do: the path says it.

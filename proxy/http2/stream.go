@@ -51,7 +51,6 @@ type Stream struct {
 	readBy   time.Time
 	sending  patience // with the client's content; of who reads
 	taking   patience // with its windows
-	next     *Stream  // in conn.free
 }
 
 // How reading and writing a stream end.
