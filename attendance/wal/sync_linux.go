@@ -17,6 +17,8 @@ type syncer struct {
 	bell   *os.File // an eventfd that counts what is done; read without blocking a thread
 	bellFD int      // of bell: its Fd method would have reads block
 	cb     iocb
+	list   *iocb // what io_submit takes
+	count  [8]byte
 	done   ioEvent
 }
 
@@ -105,12 +107,11 @@ func syncAside(fd uintptr) (begun bool, err error) {
 // would have returned.
 func (s *syncer) sync(fd uintptr) (begun bool, err error) {
 	s.cb = iocb{opcode: iocbFdsync, fd: uint32(fd), flags: iocbSignalFD, signalFD: uint32(s.bellFD)}
-	list := &s.cb
-	if _, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, s.ring, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
+	s.list = &s.cb
+	if _, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, s.ring, 1, uintptr(unsafe.Pointer(&s.list))); errno != 0 {
 		return false, nil
 	}
-	var count [8]byte
-	if _, err := s.bell.Read(count[:]); err != nil {
+	if _, err := s.bell.Read(s.count[:]); err != nil {
 		return true, s.lost(err)
 	}
 	for {
