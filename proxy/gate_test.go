@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +45,7 @@ func TestMain(m *testing.M) {
 
 // gate is a proxy in front of an origin, with no network between them.
 type gate struct {
+	landing  atomic.Bool // letLand looks
 	t        *testing.T
 	proxy    *Proxy
 	cache    *cache.Cache
@@ -291,8 +293,13 @@ func (g *gate) do(method, path string, body io.Reader, fields ...string) *answer
 }
 
 // letLand lets flights end whose answer a client has: that comes a moment before
-// it is stored. Those that still wait for something go on.
+// it is stored. Those that still wait for something go on. Of clients who ask
+// at once one looks: the next question is not theirs alone.
 func (g *gate) letLand() {
+	if !g.landing.CompareAndSwap(false, true) {
+		return
+	}
+	defer g.landing.Store(false)
 	for range 1000 {
 		if g.proxy.flights.Len() == 0 {
 			return
