@@ -213,7 +213,7 @@ func (a *arena) build(ctx context.Context) error {
 	if a.binary != "" {
 		return nil
 	}
-	a.binary = filepath.Join(a.dir, "firstbell")
+	a.binary = filepath.Join(a.dir, "firstbell.built") // beside the directories of those who take part
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", a.binary, "firstbell/cmd/firstbell").CombinedOutput(); err != nil {
 		return fmt.Errorf("building firstbell: %w\n%s", err, out)
 	}
