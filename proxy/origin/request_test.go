@@ -452,6 +452,7 @@ func TestDoWaitsForTheContentsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFake(t, Config{}, func(f *fakeConn) {
 			f.readHead()
+			time.Sleep(time.Second) // Body is being read by now
 			f.say("nonsense")
 		})
 		start := time.Now()
