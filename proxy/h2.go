@@ -243,29 +243,9 @@ func (h *h2) trailer() (l field.List) {
 // aside implements waiter.
 func (h *h2) aside() { h.raw.Aside() }
 
-// appendBlock begins the header block of an answer, with the Date of now where
-// there is none, less what frames the message or belongs to a connection of
-// HTTP/1.1.
+// appendBlock begins the header block of an answer.
 func appendBlock(b []byte, status int, fields field.List) []byte {
-	b = http2.AppendStatus(b, status)
-	dated := false
-	for _, f := range fields {
-		switch len(f.Name) {
-		case len("Date"):
-			dated = dated || equalName(f.Name, "Date")
-		case len("Content-Length"):
-			if equalName(f.Name, "Content-Length") {
-				continue
-			}
-		}
-		if !field.HopByHopName(f.Name) {
-			b = http2.AppendField(b, f.Name, f.Value)
-		}
-	}
-	if !dated {
-		b = http2.AppendField(b, "date", dateNow(time.Now()))
-	}
-	return b
+	return appendFields(http2.AppendStatus(b, status), fields, http2.AppendField)
 }
 
 // The names that every answer may have, ready for a block.

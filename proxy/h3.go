@@ -214,29 +214,9 @@ func (h *h3) open(status int, fields field.List) {
 	h.section = appendSection(h.section[:0], status, fields)
 }
 
-// appendSection begins the field section of an answer, with the Date of now
-// where there is none, less what frames the message or belongs to a connection
-// of HTTP/1.1.
+// appendSection begins the field section of an answer.
 func appendSection(b []byte, status int, fields field.List) []byte {
-	b = http3.AppendStatus(b, status)
-	dated := false
-	for _, f := range fields {
-		switch len(f.Name) {
-		case len("Date"):
-			dated = dated || equalName(f.Name, "Date")
-		case len("Content-Length"):
-			if equalName(f.Name, "Content-Length") {
-				continue
-			}
-		}
-		if !field.HopByHopName(f.Name) {
-			b = http3.AppendField(b, f.Name, f.Value)
-		}
-	}
-	if !dated {
-		b = http3.AppendField(b, "date", dateNow(time.Now()))
-	}
-	return b
+	return appendFields(http3.AppendStatus(b, status), fields, http3.AppendField)
 }
 
 // prepareSection makes the field section of a stored response once, for all who

@@ -217,10 +217,15 @@ func appendLength(b []byte, n int64) []byte {
 	return append(strconv.AppendInt(append(b, "Content-Length: "...), n, 10), "\r\n"...)
 }
 
-// appendHead appends the status line and fields, with the Date of now where
-// there is none (RFC 9110 section 6.6.1), less what frames the message.
+// appendHead appends the status line and fields.
 func appendHead(b []byte, status int, fields field.List) []byte {
-	b = appendStatusLine(b, status)
+	return appendFields(appendStatusLine(b, status), fields, appendField)
+}
+
+// appendFields appends an answer's fields as a protocol writes them, with the
+// Date of now where there is none (RFC 9110 section 6.6.1), less what frames the
+// message or belongs to a connection of HTTP/1.1.
+func appendFields(b []byte, fields field.List, add func(b []byte, name, value string) []byte) []byte {
 	dated := false
 	for _, f := range fields {
 		switch len(f.Name) {
@@ -232,11 +237,11 @@ func appendHead(b []byte, status int, fields field.List) []byte {
 			}
 		}
 		if !field.HopByHopName(f.Name) {
-			b = appendField(b, f.Name, f.Value)
+			b = add(b, f.Name, f.Value)
 		}
 	}
 	if !dated {
-		b = appendField(b, "Date", dateNow(time.Now()))
+		b = add(b, "Date", dateNow(time.Now()))
 	}
 	return b
 }

@@ -65,29 +65,25 @@ func (c *clerk) hold() { c.goTo(nil, c.desk.Load().token) }
 
 // Take implements proxy.Recorder.
 func (c *clerk) Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error) {
-	var since time.Time
-	for {
-		d := c.desk.Load()
-		if d.far && since.IsZero() {
-			since = time.Now()
-		}
-		if d.to != nil {
-			r, err := d.to.Take(ctx, p)
-			if err == nil || !moving(err) {
-				return r, err
-			}
-			if c.desk.Load() == d && errors.Is(err, attendance.ErrStopped) {
-				return r, err // it ends, and nobody takes over
-			}
-		}
-		if !c.wait(ctx, d, &since) {
-			return attendance.Receipt{}, d.turnAway(p)
-		}
+	r, vain, err := goAndAsk(ctx, c, taker.Take, p)
+	if vain != nil {
+		err = vain.turnAway(p)
 	}
+	return r, err
 }
 
 // Collect implements proxy.Recorder.
 func (c *clerk) Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error) {
+	id, vain, err := goAndAsk(ctx, c, taker.Collect, it)
+	if vain != nil {
+		err = turnedAway()
+	}
+	return id, err
+}
+
+// goAndAsk asks whoever has the journal, and waits while nobody has. vain is the
+// desk where it was waited for nothing, nil when there is an answer.
+func goAndAsk[Q, A any](ctx context.Context, c *clerk, ask func(taker, context.Context, Q) (A, error), q Q) (a A, vain *desk, err error) {
 	var since time.Time
 	for {
 		d := c.desk.Load()
@@ -95,16 +91,17 @@ func (c *clerk) Collect(ctx context.Context, it attendance.Item) (attendance.Rec
 			since = time.Now()
 		}
 		if d.to != nil {
-			id, err := d.to.Collect(ctx, it)
+			a, err = ask(d.to, ctx, q)
 			if err == nil || !moving(err) {
-				return id, err
+				return a, nil, err
 			}
 			if c.desk.Load() == d && errors.Is(err, attendance.ErrStopped) {
-				return id, err
+				return a, nil, err // it ends, and nobody takes over
 			}
 		}
 		if !c.wait(ctx, d, &since) {
-			return attendance.ReceiptID{}, turnedAway()
+			var none A
+			return none, d, nil
 		}
 	}
 }
