@@ -3,14 +3,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // speak accepts connections and answers each request with the pieces, written
@@ -209,5 +215,58 @@ func TestANumberIsNeverSentTwice(t *testing.T) {
 				t.Fatalf("%d bytes of content in %q", len(body), got)
 			}
 		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-keep" { // as kept starts it
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		err := run(ctx, os.Args[1:], os.Stdout)
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestWhoIsReplacedIsKeptAndEnded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "orphan")
+	self, args, err := kept("/bin/sh", []string{"-c", "sleep 600 & echo $! >" + file + "x; mv " + file + "x " + file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := launch(halves{servers: -1}, self, args, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	keeper, orphan := s.cmd.Process.Pid, 0
+	if err := until(ctx, "the shell's child is not the keeper's only one", func() bool {
+		b, _ := os.ReadFile(file)
+		orphan, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		return orphan > 0 && slices.Equal(family(keeper), []int{keeper, orphan})
+	}); err != nil {
+		t.Fatalf("%v: got %v, want the keeper and %d", err, family(keeper), orphan)
+	}
+	select {
+	case <-s.ended:
+		t.Fatalf("the keeper ended (%v) before the last that came of its program; it said:\n%s", s.why, s.said)
+	default:
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		t.Fatal("told to end, the keeper did not")
+	}
+	if err := syscall.Kill(orphan, 0); err != syscall.ESRCH {
+		t.Errorf("process %d is still there (%v) after the keeper has ended", orphan, err)
 	}
 }

@@ -67,12 +67,16 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	listen := flags.String("listen", "127.0.0.1:18081", "with -serve: where it listens")
 	origin := flags.String("origin", "127.0.0.1:18080", "with -serve: the origin it stands before")
 	floor := flags.String("floor", "", "be a floor (used by compare itself)")
+	keeping := flags.Bool("keep", false, "stay until the program that follows, and all that came of it, has ended (used by compare itself)")
 	answer := flags.String("answer", "", "with -floor: the file that it answers with")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *floor != "" {
 		return serveFloor(*floor, *answer)
+	}
+	if *keeping {
+		return keep(ctx, flags.Args())
 	}
 	var err error
 	if o.cases, err = regexp.Compile("(?i)" + cases); err != nil {
@@ -250,10 +254,13 @@ func (a *arena) startAll(ctx context.Context) error {
 }
 
 // startOne starts a peer in a directory of its own, with TLS where it can.
-func (a *arena) startOne(ctx context.Context, p *peer, program, dir string) (*server, error) {
+func (a *arena) startOne(ctx context.Context, p *peer, program, dir string, changes ...func(*site)) (*server, error) {
 	at, err := newSite(filepath.Join(a.dir, dir), a.origin.addr, p.tls && !(p.name == ours && !takesTLS(ctx, program)))
 	if err != nil {
 		return nil, err
+	}
+	for _, change := range changes {
+		change(at)
 	}
 	return p.start(ctx, a.halves, program, at)
 }

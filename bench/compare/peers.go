@@ -47,8 +47,10 @@ type peer struct {
 	env     func(s *site) []string
 	prepare func(s *site) error
 	reload  func(s *server) error // has it read its configuration again; nil: it cannot, as it is run here
-	keeps   bool                  // it has a cache
-	tls     bool                  // it can be given a certificate
+	// upgrade has it be replaced by the program on disk; nil: that ends it first.
+	upgrade func(ctx context.Context, program string, s *server) error
+	keeps   bool // it has a cache
+	tls     bool // it can be given a certificate
 	h2, h3  bool
 }
 
@@ -60,13 +62,13 @@ var peers = []*peer{
 	{name: ours, version: []string{"version"}, keeps: true, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"serve", "-config", s.Dir + "/firstbell.yaml", "-access-log=false"}
-		}, reload: signalled(syscall.SIGHUP)},
+		}, reload: signalled(syscall.SIGHUP), upgrade: upgradeFirstbell},
 	{name: "nginx", program: "nginx", debian: "nginx", version: []string{"-v"}, keeps: true, tls: true, h2: true,
 		args: func(s *site) []string {
 			return []string{"-p", s.Dir, "-e", "stderr", "-c", s.Dir + "/nginx.conf"}
-		}, reload: signalled(syscall.SIGHUP)},
+		}, reload: signalled(syscall.SIGHUP), upgrade: upgradeNginx},
 	{name: "haproxy", program: "haproxy", debian: "haproxy", version: []string{"-v"}, keeps: true, tls: true, h2: true,
-		args: func(s *site) []string { return []string{"-W", "-f", s.Dir + "/haproxy.cfg"} }, reload: signalled(syscall.SIGUSR2)},
+		args: func(s *site) []string { return []string{"-W", "-f", s.Dir + "/haproxy.cfg"} }, reload: signalled(syscall.SIGUSR2), upgrade: upgradeHAProxy},
 	// One pool of threads for the one CPU, enough of them for a herd.
 	{name: "varnish", program: "varnishd", debian: "varnish", version: []string{"-V"}, keeps: true,
 		args: func(s *site) []string {
@@ -147,6 +149,7 @@ type site struct {
 	Root        bool     // this process is root: some programs would become another user
 	Connections int      // at most so many
 	Files       int      // open files
+	Replaced    bool     // another process will take its place
 }
 
 // hostOf and portOf take addresses apart for the templates.
@@ -260,7 +263,8 @@ func launchAs(h halves, as *syscall.Credential, program string, args, env []stri
 // start starts the peer at the site and returns when an answer of the origin
 // comes through it.
 func (p *peer) start(ctx context.Context, h halves, program string, at *site) (*server, error) {
-	if err := p.render(at); err != nil {
+	err := p.render(at)
+	if err != nil {
 		return nil, err
 	}
 	if p.prepare != nil {
@@ -272,7 +276,13 @@ func (p *peer) start(ctx context.Context, h halves, program string, at *site) (*
 	if p.env != nil {
 		env = p.env(at)
 	}
-	s, err := launch(h, program, p.args(at), env, nil)
+	args := p.args(at)
+	if at.Replaced {
+		if program, args, err = kept(program, args); err != nil {
+			return nil, err
+		}
+	}
+	s, err := launch(h, program, args, env, nil)
 	if err != nil {
 		return nil, err
 	}

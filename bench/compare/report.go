@@ -59,7 +59,7 @@ func (a *arena) judge() {
 			bar(0, "0")
 		case f.What == "requests at the origin":
 			bar(1, "1")
-		case f.What == "without an answer", f.What == "failed requests", strings.HasPrefix(f.What, "stored responses fetched again"):
+		case f.What == "without an answer", strings.HasPrefix(f.What, "failed requests"), strings.HasPrefix(f.What, "stored responses fetched again"):
 			bar(0, "0")
 		case herd && strings.HasPrefix(f.What, "first byte"):
 			if best, who := a.bestWithOne(f); who != "" {

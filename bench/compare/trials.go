@@ -32,6 +32,7 @@ var trials = []trial{
 	{name: "5 MiB over 2 s, 100 followers", play: (*arena).followers},
 	{name: "5,000 idle connections", play: (*arena).idle},
 	{name: "reload under load", play: (*arena).reload},
+	{name: "upgrade under load", play: (*arena).upgrade},
 	{name: "stop and start", play: (*arena).restart},
 	{name: "attendance end to end, against one INSERT for each", alone: (*arena).attendance},
 }
@@ -283,7 +284,7 @@ func (a *arena) reload(ctx context.Context, s *server) error {
 	}
 	asked = a.origin.asked.Load() - asked
 	a.note("failed requests", s, float64(t.failed+t.wrong), fmt.Sprintf("%d of %d", t.failed+t.wrong, t.failed+t.wrong+t.answers))
-	a.note("repeated, as the connection was closed under them", s, float64(t.again), strconv.Itoa(t.again))
+	a.note("connections closed, and made again", s, float64(t.again), strconv.Itoa(t.again))
 	a.note("requests at the origin", s, float64(asked), strconv.FormatInt(asked, 10))
 	return nil
 }
@@ -291,23 +292,29 @@ func (a *arena) reload(ctx context.Context, s *server) error {
 // stored is how many responses are stored before a restart.
 const stored = 200
 
+// many asks for one after the other of what is stored below base.
+func many(base string) requester { return numberedBy(get(base+"/{}"), stored, false) }
+
+// many asks for each of them once, over connections of their own, and returns
+// how often the origin was asked.
+func (a *arena) many(ctx context.Context, s *server, base string) (asked int64, err error) {
+	before, next := a.origin.asked.Load(), many(base)
+	for range stored {
+		if _, err := exchange(ctx, s.site.Listen, next(nil)); err != nil {
+			return 0, err
+		}
+	}
+	return a.origin.asked.Load() - before, nil
+}
+
 // restart stops the server and starts it again with what it has on disk.
 func (a *arena) restart(ctx context.Context, s *server) error {
 	if !s.keeps {
 		return nil
 	}
 	base := a.fresh("many")
-	ask := func() (int64, error) {
-		before := a.origin.asked.Load()
-		for i := range stored {
-			if _, err := exchange(ctx, s.site.Listen, []byte(get(base+"/"+strconv.Itoa(i)))); err != nil {
-				return 0, err
-			}
-		}
-		return a.origin.asked.Load() - before, nil
-	}
 	for range 3 { // by then all know that they are wanted
-		if _, err := ask(); err != nil {
+		if _, err := a.many(ctx, s, base); err != nil {
 			return err
 		}
 	}
@@ -322,7 +329,7 @@ func (a *arena) restart(ctx context.Context, s *server) error {
 	again.release = s.release
 	*s = *again
 	took := time.Since(began)
-	fetched, err := ask()
+	fetched, err := a.many(ctx, s, base)
 	if err != nil {
 		return err
 	}
