@@ -48,6 +48,8 @@
 //     new press and counts for what is on then.
 //   - How often a key was pressed is evidence, not a promise: counts are
 //     written with a later batch, and the last of them are lost with kill -9.
+//   - So is that a check-in named somebody else than its credential
+//     ([Recorder.Contradicted]): counts, told when they have doubled.
 //   - An attempt is remembered for 15 minutes after its first arrival, less
 //     when more presses than the bound arrive in that time. After a restart
 //     only those attempts are known that led to a record.

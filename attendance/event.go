@@ -63,8 +63,9 @@ import (
 // leaves of a Merkle tree, in this order, each leaf the whole record as drawn
 // here (package seal says what is hashed and signed). It is appended together
 // with them. Journals of versions that did not seal have no such records; what
-// is in them counts as before, and has no proof. Counts of presses are not
-// sealed: they are evidence; nor is what is collected, which is no check-in.
+// is in them counts as before, and has no proof. Counts of presses and
+// contradictions are not sealed: they are evidence; nor is what is collected,
+// which is no check-in.
 //
 // In a correction, of is the position of the record that it corrects. In a
 // digest, sum is the sum over the day's rows (digest.go says of what), and
@@ -99,6 +100,23 @@ import (
 //	|      |  1   |      |      | days    | 16 bytes  |         | varint  | varint    |
 //	+------+------+------+------+---------+-----------+---------+---------+-----------+
 //
+//	contradiction (kind 10): check-ins that named somebody else than their credential
+//
+//	0      1      2      3      4         8           24           32
+//	+------+------+------+------+---------+-----------+------------+
+//	| kind | ver. | field|  0   | date    | id        | first      |
+//	|      |  1   |      |      | days    | 16 bytes  | arrival ms |
+//	+------+------+------+------+---------+-----------+------------+
+//	| last - first, ms | zone offset, | times  | school | student | claimed |
+//	| (signed varint)  | min (s. v.)  | varint | text   | text    | text    |
+//	+------------------+--------------+--------+--------+---------+---------+
+//
+// field: 1 the student, 2 the class was named otherwise. student is whose the
+// credential is, claimed what the content named; times is how often that day in
+// all, so that of records with one id the last holds. An empty claimed stands for
+// names beyond the bound on one credential, an empty student or school for
+// credentials beyond the bound on all, each counted together.
+//
 // A long text has at most 2,048 bytes. A collected record names the sink that
 // it is for first, so that others pass it over without reading on. repeats is
 // how often the key came in all after its first time, while it was remembered,
@@ -125,14 +143,15 @@ const (
 type Kind uint8
 
 const (
-	KindArrival         Kind = 1 // a key's first arrival, or an earlier one proved later
-	KindPresses         Kind = 2 // how often a key has been pressed: evidence
-	KindVerifiedArrival Kind = 3 // takes the place of an unverified arrival
-	KindCorrection      Kind = 4 // takes the place of an arrival that a wrong timetable misjudged
-	KindDigest          Kind = 5 // what all rows of a day come to
-	KindSeal            Kind = 6 // proves the records before it
-	KindCollected       Kind = 8 // another small write, for one sink
-	KindRepeats         Kind = 9 // how often a collected key came again: evidence
+	KindArrival         Kind = 1  // a key's first arrival, or an earlier one proved later
+	KindPresses         Kind = 2  // how often a key has been pressed: evidence
+	KindVerifiedArrival Kind = 3  // takes the place of an unverified arrival
+	KindCorrection      Kind = 4  // takes the place of an arrival that a wrong timetable misjudged
+	KindDigest          Kind = 5  // what all rows of a day come to
+	KindSeal            Kind = 6  // proves the records before it
+	KindCollected       Kind = 8  // another small write, for one sink
+	KindRepeats         Kind = 9  // how often a collected key came again: evidence
+	KindContradiction   Kind = 10 // check-ins that named somebody else than their credential: evidence
 )
 
 // Basis says how the first arrival of an event is known.
@@ -172,6 +191,11 @@ type Event struct {
 
 	// KindRepeats: Receipt.ID, Receipt.Date, RawArrival and these.
 	Repeats, Differing uint32
+
+	// KindContradiction: Receipt.ID, Receipt.School, Receipt.Date, whose credential
+	// it was as Receipt.Student, the first time as Receipt.FirstArrival and as
+	// RawArrival, and this.
+	Contradiction *Contradiction
 }
 
 // Correction says what a correcting event replaces, and why. RawArrival is when
@@ -269,6 +293,9 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 	if e.Correction != nil {
 		texts = append(texts, e.Correction.OldPeriod, e.Correction.Author, e.Correction.Reason)
 	}
+	if e.Contradiction != nil {
+		texts = append(texts, e.Contradiction.Claimed)
+	}
 	for _, s := range texts {
 		if len(s) > fieldBytesMax {
 			return dst, fmt.Errorf("writing an event: a field of %d bytes, at most %d", len(s), fieldBytesMax)
@@ -289,6 +316,8 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 		return appendCollectedEvent(dst, e)
 	case e.Kind == KindRepeats:
 		return appendRepeats(dst, &e.ID, e.Date, e.RawArrival.UnixMilli(), e.Repeats, e.Differing), nil
+	case e.Kind == KindContradiction && e.Contradiction != nil:
+		return appendContradiction(dst, e), nil
 	}
 	return dst, fmt.Errorf("writing an event: unknown kind %d", e.Kind)
 }
@@ -314,6 +343,8 @@ func DecodeEvent(data []byte) (Event, error) {
 		err = e.decodeCollected(data)
 	case KindRepeats:
 		err = e.decodeRepeats(data)
+	case KindContradiction:
+		err = e.decodeContradiction(data)
 	}
 	if err != nil {
 		return Event{}, fmt.Errorf("reading an event of kind %d: %w", data[0], err)

@@ -38,6 +38,15 @@ func sampleCollected() Event {
 	}
 }
 
+func sampleContradiction() Event {
+	e := sampleEvent()
+	return Event{
+		Kind: KindContradiction, RawArrival: e.FirstArrival.UTC(),
+		Receipt:       Receipt{ID: e.ID, School: e.School, Student: e.Student, Date: e.Date, FirstArrival: e.FirstArrival},
+		Contradiction: &Contradiction{Field: ContradictsStudent, Claimed: "2026-03-0418", Times: 300, Last: e.RawArrival},
+	}
+}
+
 // These bytes are on disk for ever: what wrote them must always be readable.
 func TestEventBytesNeverChange(t *testing.T) {
 	arrival, verified := sampleEvent(), sampleEvent()
@@ -59,6 +68,7 @@ func TestEventBytesNeverChange(t *testing.T) {
 		want  string
 	}{
 		{"collected", collected, "08010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "0870726f6772657373" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "04312f2537" + "092f70726f6772657373" + "10" + "6170706c69636174696f6e2f6a736f6e" + "08" + "7b226174223a377d"},
+		{"contradiction", sampleContradiction(), "0a010100" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "ac02" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0c323032362d30332d30343137" + "0c323032362d30332d30343138"},
 		{"repeats", repeats, "09010000" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "20e853f09d010000" + "ac02" + "02"},
 		{"arrival", arrival, "01010c02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566" + "8877665544332211"},
 		{"verified arrival", verified, "03010b02" + "61500000" + "0102030405068708990a0b0c0d0e0f10" + "b7e453f09d010000" + "d20d" + "b808" + "1468616e6269742d6d6964646c652d7363686f6f6c" + "0131" + "0c323032362d30332d30343137" + "0c33ed9599eb85842d32ebb098" + "1030313233343536373839616263646566"},
@@ -128,9 +138,12 @@ func FuzzDecodeEvent(f *testing.F) {
 	seed, _ = AppendEvent(nil, &k)
 	f.Add(seed)
 	f.Add(append([]byte{byte(KindRepeats), 1}, make([]byte, 40)...))
+	n := sampleContradiction()
+	seed, _ = AppendEvent(nil, &n)
+	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := DecodeEvent(data)
-		if err != nil || e.Kind == 0 || e.Kind > KindSeal && e.Kind != KindCollected && e.Kind != KindRepeats {
+		if err != nil || e.Kind == 0 || e.Kind > KindSeal && e.Kind != KindCollected && e.Kind != KindRepeats && e.Kind != KindContradiction {
 			return
 		}
 		again, err := AppendEvent(nil, &e)

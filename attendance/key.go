@@ -20,9 +20,11 @@ import (
 //	token     2 | first arrival, ms, 8 bytes | digest of the key, 8 bytes
 //	attempt   3 | school text | student text | attempt text
 //	collected 4 | school text | path text | key text
+//	session   5 | credential text
+//	contradiction 6 | day, 4 bytes | school text | student text | field text | claimed text
 //
 // Of a key's 32 bytes, the first 16 become the receipt (with version 8 and the
-// variant of RFC 9562 set; so with what is collected), the next 8 the digest by which refused presses are
+// variant of RFC 9562 set; so with what is collected or contradicted), the next 8 the digest by which refused presses are
 // remembered. Of a token's, the first 16 sign it; of an attempt's, the first 8
 // stand for it.
 const (
@@ -31,6 +33,8 @@ const (
 	domainAttempt = 3
 	domainCollect = 4
 	domainSession = 5
+
+	domainContradiction = 6
 )
 
 // A token is base64url, without padding, of:

@@ -93,6 +93,8 @@ type Recorder struct {
 	attempts *recent // arrival of presses by their attempt
 	refused  *recent // arrival of refused presses by their key
 
+	contradictions contradictions
+
 	kick    chan struct{} // holds one when the open batch has something
 	settled atomic.Uint32 // all batches up to this one are durable or off the roll
 	waiting atomic.Int64

@@ -44,6 +44,7 @@ func (r *Recorder) finish() error {
 	r.stopped = true
 	r.mu.Unlock()
 	err := r.flush()
+	r.contradictions.last = true
 	for err == nil {
 		r.evidenceDue = true
 		var more bool
@@ -189,7 +190,9 @@ func (r *Recorder) evidence(b *batch, limit int) (more bool) {
 	if !r.evidenceDue {
 		return false
 	}
-	nowMs := time.Now().UnixMilli()
+	now := time.Now()
+	nowMs := now.UnixMilli()
+	limit -= r.contradictions.tell(b, now, r.oldestDate(), limit)
 	for _, d := range r.roll.all() {
 		for i := range d.shards {
 			if limit <= 0 {
@@ -272,6 +275,10 @@ func (r *Recorder) read(journal Journal, from, until uint64) error {
 			if !r.restoreCollected(&rec, nowMs) {
 				return errOtherSecret
 			}
+			continue
+		}
+		if kindOf(rec.Data) == KindContradiction {
+			r.restoreContradiction(rec.Data, oldest, nowMs)
 			continue
 		}
 		if !mayBeSince(rec.Data, oldest) {

@@ -97,8 +97,8 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 		return
 	}
 	if x.person != nil {
-		if what := x.vouch(rule, &press); what != "" {
-			p.contradicted(x, what)
+		if what, claimed := x.vouch(rule, &press); what != "" {
+			p.contradicted(x, what, claimed)
 			return
 		}
 		if press.FirstSeen != "" {

@@ -205,29 +205,30 @@ func (p *Proxy) sendToLogin(x *exchange, login string) {
 	}, nil)
 }
 
-// vouch puts into the press what the credential says. It returns what the
-// request says otherwise, empty when nothing.
-func (x *exchange) vouch(rule *CheckIn, press *attendance.Press) (contradicts string) {
+// vouch puts into the press what the credential says. It returns which field the
+// request says otherwise, empty when none, and what it says there.
+func (x *exchange) vouch(rule *CheckIn, press *attendance.Press) (contradicts, claimed string) {
 	press.Verified = true
 	person := x.person
 	if rule.Student.Kind != RefClaim {
 		if press.Student != "" && press.Student != person.Student {
-			return "student"
+			return attendance.ContradictsStudent, press.Student
 		}
 		press.Student = person.Student
 	}
 	if person.Class != "" && rule.Class.Kind != RefNone && rule.Class.Kind != RefClaim {
 		if press.Class != "" && press.Class != person.Class {
-			return "class"
+			return attendance.ContradictsClass, press.Class
 		}
 		press.Class = person.Class
 	}
-	return ""
+	return "", ""
 }
 
 // contradicted answers a check-in that speaks for somebody else, and keeps it
-// as evidence: in the counts of the school, and in the log.
-func (p *Proxy) contradicted(x *exchange, what string) {
+// as evidence: in the journal, in the counts of the school, and in the log.
+func (p *Proxy) contradicted(x *exchange, what, claimed string) {
+	p.recorder.Contradicted(text(x.host), x.person.Student, what, claimed)
 	x.outcome = outcomeForbidden
 	school := string(x.host)
 	if s := x.route.Identity.Schools; s != nil {

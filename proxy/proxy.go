@@ -59,6 +59,8 @@ type Recorder interface {
 	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
 	// Seen may return "" when nobody can say.
 	Seen(at time.Time, credential []byte) string
+	// Contradicted keeps nothing of the strings.
+	Contradicted(host, student, field, claimed string)
 }
 
 // A Proxy answers requests by its routes.

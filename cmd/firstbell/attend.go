@@ -28,6 +28,7 @@ func attendanceCommands() []command {
 		{"parked", "list what sinks would not take, and why", runParked},
 		{"retry", "send parked records again", runRetry},
 		{"drop", "give parked records up", runDrop},
+		{"contradictions", "list check-ins that named somebody else than their credential", runContradictions},
 		{"keys", "show or rotate the keys that receipts are sealed with", runKeys},
 	}
 }
@@ -38,7 +39,7 @@ func runAttendance(ctx context.Context, args []string, stdout, stderr io.Writer)
 		out := stderr
 		fmt.Fprint(out, attendanceUsage)
 		for _, c := range attendanceCommands() {
-			fmt.Fprintf(out, "  %-10s %s\n", c.name, c.summary)
+			fmt.Fprintf(out, "  %-14s %s\n", c.name, c.summary)
 		}
 		if len(args) == 0 {
 			return said(usageError("no command given"))

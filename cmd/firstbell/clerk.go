@@ -115,6 +115,14 @@ func (c *clerk) Seen(at time.Time, credential []byte) string {
 	return d.token.Seen(at, credential)
 }
 
+// Contradicted implements proxy.Recorder. In a process that has handed its journal
+// over, the log has it alone.
+func (c *clerk) Contradicted(host, student, field, claimed string) {
+	if d := c.desk.Load(); d.token != nil {
+		d.token.Contradicted(host, student, field, claimed)
+	}
+}
+
 // moving says that nothing was recorded because the journal changes hands.
 func moving(err error) bool {
 	return errors.Is(err, attendance.ErrStopped) || errors.Is(err, handover.ErrGone)

@@ -158,6 +158,20 @@ func TestWhoAsksIsFoundOutFromEndToEndAndNoSecretIsShown(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	if !strings.Contains(inspected, `contradiction`) || !strings.Contains(inspected, `credential_of="s1" student="s9"	1 times`) {
+		t.Errorf("inspect -records lacks the contradiction:\n%s", inspected)
+	}
+	contradictions, _, err := firstbell(t, "attendance", "contradictions", "-config", file, "-school", "hangang", "-json")
+	if err != nil || !strings.Contains(contradictions, `"student_id":"s1","differs_in":"student","claimed":"s9","times":1,`) || strings.Count(contradictions, "\n") != 1 {
+		t.Errorf("attendance contradictions: got %v and %s, want one of s1 for s9", err, contradictions)
+	}
+	inspected += contradictions
+	if listed, _, err := firstbell(t, "attendance", "contradictions", "-config", file); err != nil || !strings.Contains(listed, "s9") {
+		t.Errorf("attendance contradictions: got %v and %s", err, listed)
+	}
+	if listed, _, err := firstbell(t, "attendance", "contradictions", "-config", file, "-date", "2020-04-06"); err != nil || listed != "nothing\n" {
+		t.Errorf("attendance contradictions of another day: got %v and %s, want nothing", err, listed)
+	}
 	stdout, _, _ = firstbell(t, "check", "-config", file)
 	everything := answers + status + metrics + page + r.log.String() + inspected + stdout
 	for name, secret := range map[string]string{

@@ -271,7 +271,7 @@ func frameLine(fr *wal.Frame, asJSON bool) string {
 
 var kindNames = map[attendance.Kind]string{
 	attendance.KindArrival: "arrival", attendance.KindPresses: "presses", attendance.KindVerifiedArrival: "verified-arrival",
-	attendance.KindCollected: "collected", attendance.KindRepeats: "repeats",
+	attendance.KindCollected: "collected", attendance.KindRepeats: "repeats", attendance.KindContradiction: "contradiction",
 	attendance.KindCorrection: "correction", attendance.KindDigest: "digest", attendance.KindSeal: "seal",
 }
 
@@ -292,6 +292,10 @@ func eventText(e *attendance.Event, err error, bytes int) string {
 			e.School, c.Sink, c.Path, c.Key, e.FirstArrival.Format("15:04:05.000Z07:00"), len(c.Body), c.ContentType)
 	case e.Kind == attendance.KindRepeats:
 		return fmt.Sprintf("%d\trepeats\t%s\t%s\t%d, %d with another body", e.Seq, e.ID, e.Date, e.Repeats, e.Differing)
+	case e.Kind == attendance.KindContradiction:
+		c := e.Contradiction
+		return fmt.Sprintf("%d\tcontradiction\t%s\t%s\tschool=%q credential_of=%q %s=%q\t%d times since %s", e.Seq, e.ID, e.Date,
+			e.School, e.Student, c.Field, c.Claimed, c.Times, e.FirstArrival.Format("15:04:05.000Z07:00"))
 	case e.Kind == attendance.KindPresses:
 		return fmt.Sprintf("%d\tpresses\t%s\t%s\t%d", e.Seq, e.ID, e.Date, e.Presses)
 	case e.Kind == attendance.KindSeal:
@@ -333,6 +337,12 @@ type eventJSON struct {
 	Bytes        int    `json:"bytes,omitempty"`
 	Repeats      uint32 `json:"repeats,omitempty"`
 	Differing    uint32 `json:"differing,omitempty"`
+
+	// Of contradictions; student_id is whose the credential is.
+	DiffersIn   string `json:"differs_in,omitempty"`
+	Claimed     string `json:"claimed,omitempty"`
+	Times       uint32 `json:"times,omitempty"`
+	LastArrival string `json:"last_arrival,omitempty"`
 
 	// Of corrections.
 	Of        uint64 `json:"of,omitempty"`
@@ -381,6 +391,11 @@ func eventLine(e *attendance.Event, err error) eventJSON {
 		return out
 	case attendance.KindRepeats:
 		out.Repeats, out.Differing = e.Repeats, e.Differing
+		return out
+	case attendance.KindContradiction:
+		c := e.Contradiction
+		out.School, out.Student, out.DiffersIn, out.Claimed, out.Times = e.School, e.Student, c.Field, c.Claimed, c.Times
+		out.FirstArrival, out.LastArrival = e.FirstArrival.Format(time.RFC3339Nano), c.Last.Format(time.RFC3339Nano)
 		return out
 	}
 	if e.Kind != attendance.KindPresses {
