@@ -124,7 +124,7 @@ func TestContradictionsCannotFillTheDisk(t *testing.T) {
 		for _, times := range told(t, l) {
 			sum += times
 		}
-		if want := uint32(3_000 + contradictionsMax+8000); sum != want {
+		if want := uint32(3_000 + contradictionsMax + 8000); sum != want {
 			t.Errorf("a day later: got %d in the journal, want %d", sum, want)
 		}
 	})

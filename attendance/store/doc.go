@@ -10,8 +10,10 @@
 //   - The position in the journal moves in a transaction that is synced, and
 //     only when every row before it is on disk: after a crash, delivery goes on
 //     behind it. In SQLite the rows are of the same transaction. In PostgreSQL a
-//     large bulk is written over several connections, and rows of a bulk that
-//     broke off may be there already; it comes again, and each stays one row.
+//     large bulk is copied over several connections, and rows of a bulk that
+//     broke off may be there already; it comes again, upserted, and each stays
+//     one row. The parts do not sync: the commit that moves the position follows
+//     them in the write-ahead log, and syncs all of it.
 //   - A bulk of a thousand check-ins is two statements: one for the rows and
 //     one for the position. [Store.Writes] counts them.
 //   - One process at a time delivers a journal. The first [Store.Position] takes

@@ -72,20 +72,23 @@ const (
 	bounds = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true)," +
 		" set_config('idle_in_transaction_session_timeout', '30s', true)"
 
+	// Whoever writes a part of a bulk need not sync: the commit that moves the
+	// position comes after it, and syncs (and sends to standbys) all before it.
+	partBounds = bounds + ", set_config('synchronous_commit', 'off', true)"
+
 	movePosition = "UPDATE firstbell.deliveries SET next = $1 WHERE journal = $2 AND epoch = $3 AND next = $4"
 
 	takeOver = "INSERT INTO firstbell.deliveries (journal, next, epoch, holder, since) VALUES ($1, 0, 1, $2, now())" +
 		" ON CONFLICT (journal) DO UPDATE SET epoch = deliveries.epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch, next"
 )
 
-// The statements take one array for each column. An insert that looks for no
-// conflict costs the database two thirds of one that does; it is for rows that
-// should have no other of their key.
+// The statements take one array for each column. They are for rows that may meet
+// one of their key, and for all of a bulk that did; the others are copied.
 var (
-	upsertArrivals = insertArrivals + postgresDialect.upsertRows()
-	insertArrivals = postgresDialect.insertInto() +
+	upsertArrivals = postgresDialect.insertInto() +
 		"SELECT unnest($1::date[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[])," +
-		" unnest($8::timestamptz[]), unnest($9::smallint[]), unnest($10::boolean[]), unnest($11::uuid[]), unnest($12::text[]), unnest($13::bigint[])"
+		" unnest($8::timestamptz[]), unnest($9::smallint[]), unnest($10::boolean[]), unnest($11::uuid[]), unnest($12::text[]), unnest($13::bigint[])" +
+		postgresDialect.upsertRows()
 
 	upsertCounts = "INSERT INTO firstbell.presses AS p (receipt, presses) SELECT * FROM unnest($1::uuid[], $2::bigint[])" + postgresDialect.upsertPresses()
 )
@@ -251,7 +254,7 @@ func partition(rows []*attendance.Event) (fresh int) {
 // moves only when all are committed, and what a broken attempt leaves behind is
 // found again by its keys.
 func (s *postgres) write(ctx context.Context, next uint64, held hold) (done attendance.Delivered, err error) {
-	s.arrays.fill(s.rows)
+	s.arrays.fill(s.rows[s.fresh:])
 	helpers := s.helpers(ctx)
 	defer func() {
 		for _, c := range helpers {
@@ -266,9 +269,9 @@ func (s *postgres) write(ctx context.Context, next uint64, held hold) (done atte
 		parts := make([]outcome, len(helpers))
 		var all sync.WaitGroup
 		for i, c := range helpers {
-			all.Go(func() { parts[i] = s.writeFresh(ctx, c, i*share, (i+1)*share) })
+			all.Go(func() { parts[i] = writePart(ctx, c, s.rows[i*share:(i+1)*share]) })
 		}
-		own := s.writeRest(ctx, tx, len(helpers)*share)
+		own := s.writeRest(ctx, tx, s.rows[len(helpers)*share:s.fresh])
 		all.Wait()
 		done.Rows, done.Writes, err = own.rows, 1+own.statements, own.err
 		for _, p := range parts {
@@ -312,23 +315,25 @@ func (s *postgres) move(ctx context.Context, tx pgx.Tx, next uint64, held hold) 
 	return tx.SendBatch(ctx, &batch).Close()
 }
 
-// writeFresh writes the fresh rows [from, to) in a transaction of its own.
-func (s *postgres) writeFresh(ctx context.Context, c *pgxpool.Conn, from, to int) (o outcome) {
-	err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		var batch pgx.Batch
-		batch.Queue(bounds)
-		o.queue(&batch, &s.arrays, insertArrivals, from, to)
-		return tx.SendBatch(ctx, &batch).Close() // counts rows on its way
+// writePart writes a part of the fresh rows in a transaction of its own.
+func writePart(ctx context.Context, c *pgxpool.Conn, fresh []*attendance.Event) (o outcome) {
+	o.err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, partBounds); err != nil {
+			return err
+		}
+		o.copy(ctx, tx, fresh)
+		return o.err
 	})
-	o.err = err
 	return o
 }
 
-// writeRest writes everything but the fresh rows before from.
-func (s *postgres) writeRest(ctx context.Context, tx pgx.Tx, from int) (o outcome) {
+// writeRest writes the last part of the fresh rows, and everything else.
+func (s *postgres) writeRest(ctx context.Context, tx pgx.Tx, fresh []*attendance.Event) (o outcome) {
+	if o.copy(ctx, tx, fresh); o.err != nil {
+		return o
+	}
 	var batch pgx.Batch
-	o.queue(&batch, &s.arrays, insertArrivals, from, s.fresh)
-	o.queue(&batch, &s.arrays, upsertArrivals, s.fresh, len(s.rows))
+	o.queueUpserts(&batch, &s.arrays, len(s.rows)-s.fresh)
 	for from := 0; from < len(s.presses); from += rowsPerStatement {
 		ids, counts := countArrays(s.presses[from:min(from+rowsPerStatement, len(s.presses))])
 		batch.Queue(upsertCounts, ids, counts)
@@ -340,11 +345,20 @@ func (s *postgres) writeRest(ctx context.Context, tx pgx.Tx, from int) (o outcom
 	return o
 }
 
-// queue puts the statements for the rows [from, to) into the batch, which
-// counts what they write.
-func (o *outcome) queue(batch *pgx.Batch, a *arrays, statement string, from, to int) {
-	for ; from < to; from += rowsPerStatement {
-		batch.Queue(statement, a.args(from, min(from+rowsPerStatement, to))...).Exec(func(tag pgconn.CommandTag) error {
+// copy writes fresh rows, if there are any.
+func (o *outcome) copy(ctx context.Context, tx pgx.Tx, fresh []*attendance.Event) {
+	if len(fresh) == 0 {
+		return
+	}
+	rows, err := copyRows(ctx, tx.Conn().PgConn(), fresh)
+	o.rows, o.statements, o.err = o.rows+rows, o.statements+1, err
+}
+
+// queueUpserts puts the statements for so many rows of the arrays into the
+// batch, which counts what they write.
+func (o *outcome) queueUpserts(batch *pgx.Batch, a *arrays, rows int) {
+	for from := 0; from < rows; from += rowsPerStatement {
+		batch.Queue(upsertArrivals, a.args(from, min(from+rowsPerStatement, rows))...).Exec(func(tag pgconn.CommandTag) error {
 			o.rows += int(tag.RowsAffected())
 			return nil
 		})

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"firstbell/attendance"
 	"firstbell/attendance/pgtest"
+	"firstbell/attendance/timetable"
 )
 
 // harm is what happens to databases.
@@ -145,6 +147,40 @@ func until(t *testing.T, m *morning, what string, reached func(attendance.Delive
 			t.Fatalf("the delivery does not %s: %+v at %d", what, st, m.log.Next())
 		}
 		m.delivery.Retry()
+	}
+}
+
+// Rows that should have no other of their key are copied, the others upserted:
+// whichever way an event goes, the same row comes out.
+func copiedRowsAreUpsertedRows(t *testing.T, p *pgtest.Postgres) {
+	var events []attendance.Event
+	for i, date := range []timetable.Date{{Year: 1, Month: 1, Day: 1}, {Year: 1969, Month: 12, Day: 31}, {Year: 1999, Month: 12, Day: 31}, {Year: 2000, Month: 1, Day: 1}, {Year: 2000, Month: 2, Day: 29}, {Year: 9999, Month: 12, Day: 31}} {
+		e := arrival(i, time.Duration(i)*time.Millisecond)
+		e.Date, e.Verified, e.ClassIsKey = date, i%2 == 0, i%3 == 0
+		e.FirstArrival = date.At(timetable.Clock(3600*i), attendance.Zone(300*i-700)).Add(789 * time.Millisecond)
+		e.School, e.Class, e.Seq = fmt.Sprint("a\x00b\xff날", i), "", 1<<40+uint64(i)
+		events = append(events, e)
+	}
+	b := postgresBase(p)(t)
+	s := open(t, b.Options)
+	var ways [2]string
+	for way, basis := range []attendance.Basis{attendance.BasisClock, attendance.BasisToken} {
+		for i := range events {
+			events[i].Basis = basis
+		}
+		b.own(t, "DELETE FROM firstbell.arrivals")
+		if done := deliver(t, s, &attendance.Bulk{First: 1, Next: uint64(way + 2), Events: slices.Clone(events)}); done.Rows != len(events) || done.Writes != 2 {
+			t.Errorf("got %d rows in %d statements, want %d in 2", done.Rows, done.Writes, len(events))
+		}
+		ways[way] = b.own(t, "SELECT * FROM firstbell.arrivals ORDER BY date")
+	}
+	if ways[0] != ways[1] || strings.Count(ways[0], "\n") != len(events)-1 || !strings.Contains(ways[0], "9999-12-31") {
+		t.Errorf("copied:\n%s\nupserted:\n%s", ways[0], ways[1])
+	}
+	for i, row := range rows(t, s, Filter{}) {
+		if e := &events[i]; !row.FirstArrival.Equal(e.FirstArrival) || row.Date != e.Date || row.ID != e.ID || row.Verified != e.Verified || row.Seq != e.Seq {
+			t.Errorf("got %+v, want %+v", row, e.Receipt)
+		}
 	}
 }
 

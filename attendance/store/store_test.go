@@ -188,6 +188,7 @@ func TestPostgres(t *testing.T) {
 	}
 	t.Run("receipts go on whatever happens to it", func(t *testing.T) { receiptsGoOnWhateverHappens(t, server) })
 	t.Run("a bulk in parts moves the position only when it is whole", func(t *testing.T) { bulkInPartsIsWholeBeforeItsPosition(t, server) })
+	t.Run("copied rows are upserted rows", func(t *testing.T) { copiedRowsAreUpsertedRows(t, server) })
 	t.Run("a newer schema is refused", func(t *testing.T) { newerSchemaIsRefused(t, server) })
 	t.Run("queries of the manual can be pasted", func(t *testing.T) { queriesOfTheManual(t, server) })
 	t.Run("a role without a right to make schemas is told so", func(t *testing.T) { roleWithoutRights(t, server) })

@@ -1,6 +1,7 @@
 package timetable
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -85,7 +86,9 @@ func (d Date) Weekday() time.Weekday { return d.utc(0).Weekday() }
 func (d Date) AddDays(n int) Date { return DateOf(d.utc(0).AddDate(0, 0, n)) }
 
 // Compare is -1 when d comes before e, 0 when they are one day, 1 otherwise.
-func (d Date) Compare(e Date) int { return d.utc(0).Compare(e.utc(0)) }
+func (d Date) Compare(e Date) int {
+	return cmp.Or(cmp.Compare(d.Year, e.Year), cmp.Compare(d.Month, e.Month), cmp.Compare(d.Day, e.Day))
+}
 
 // utc is the moment at which a clock in UTC shows c on this date.
 func (d Date) utc(c Clock) time.Time {
