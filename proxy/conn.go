@@ -72,7 +72,7 @@ type conn struct {
 
 // The buffers that heads are read into: most fit the small one.
 var (
-	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 2<<10); return &b }}
 	largeBuffers = sync.Pool{New: func() any { b := make([]byte, headBytesMax); return &b }}
 )
 

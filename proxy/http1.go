@@ -19,10 +19,11 @@ import (
 // h1 is an exchange over HTTP/1, and what answers it.
 type h1 struct {
 	exchange
-	conn   *conn
-	head   http1.Head
-	upload upload
-	out1   []byte // what is written: kept between exchanges
+	conn      *conn
+	head      http1.Head
+	upload    upload
+	headBytes int    // as received
+	out1      []byte // what is written: kept between exchanges
 
 	mu    sync.Mutex // guards begun: an upload may be read while the answer begins
 	begun bool       // of the final response something was written
@@ -33,7 +34,7 @@ type h1 struct {
 var h1s = sync.Pool{New: func() any {
 	h := new(h1)
 	h.stripe = nextStripe.Add(1)
-	h.out1 = make([]byte, 0, 2<<10)
+	h.out1 = make([]byte, 0, 512)
 	return h
 }}
 
@@ -50,7 +51,7 @@ func (c *conn) exchange(n int) bool {
 		c.refuse(err)
 		return false
 	}
-	h.conn, h.last = c, h.head.Last
+	h.conn, h.last, h.headBytes = c, h.head.Last, n
 	h.serve()
 	again := h.settled()
 	c.door.proxy.finished(&h.exchange)
@@ -103,7 +104,7 @@ func (h *h1) read() (status int, refusal string) {
 	x.remote, x.ends, x.tls = h.conn.remote, &h.conn.ends, h.conn.tls
 	x.method = methodName(h.head.Method)
 	if x.length = h.head.Length; x.length != 0 {
-		h.upload.begin(h)
+		h.upload.begin(h, h.headBytes)
 		x.body, x.stopBody, x.expects = &h.upload, h.upload.stop, h.head.Continue
 		if x.length < 0 {
 			x.trailer = h.upload.trailer
@@ -492,8 +493,11 @@ func (h *h1) switched(x *exchange, fields field.List) (side, error) {
 		return nil, h.err
 	}
 	c := h.conn
-	early := append([]byte(nil), (*c.in)[c.r:c.w]...)
-	c.r = c.w
+	var early []byte
+	if c.r < c.w {
+		early = append(early, (*c.in)[c.r:c.w]...)
+		c.r = c.w
+	}
 	_ = c.Conn.SetReadDeadline(time.Time{}) // fails for a closed connection only: then reading tells
 	w := newNetSide(c.Conn, c.raw, early, c.Conn.Close)
 	w.write = c.write

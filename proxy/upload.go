@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"firstbell/proxy/field"
@@ -19,12 +20,9 @@ type upload struct {
 	asked    bool          // 100 Continue was sent, or nobody waits for it
 	patience time.Duration // how long the client may be waited for: it earns more by what it sends
 
-	// Of chunked content: what was received, in a buffer of its own, as the
-	// request's head has to stay where it is.
 	chunks http1.Chunks
-	in     *[]byte
-	r, w   int
-	piece  []byte // decoded and not handed out yet; in in
+	piece  []byte // of chunked content: decoded and not handed out yet; in the connection's buffer
+	own    []byte // the request's head, where more is received than came with it; kept between exchanges
 
 	mu      sync.Mutex // guards stopped, and the read deadline with it
 	stopped bool
@@ -33,33 +31,34 @@ type upload struct {
 // errStopped ends an upload whose rest nobody wants.
 var errStopped = errors.New("the rest of the content is not wanted")
 
-// begin makes u the content of h's request.
-func (u *upload) begin(h *h1) {
+// begin makes u the content of h's request, whose head is the n bytes received
+// last that were used.
+func (u *upload) begin(h *h1, n int) {
 	u.h, u.rest, u.err, u.asked, u.stopped = h, h.head.Length, nil, !h.head.Continue, false
 	u.patience = h.conn.limits.Grace
-	if u.rest < 0 {
-		c := h.conn
-		u.chunks, u.piece = http1.Chunks{}, nil
-		u.in = smallBuffers.Get().(*[]byte) // holds what has come, and any line
-		if c.w-c.r > len(*u.in)/2 {
-			smallBuffers.Put(u.in)
-			u.in = largeBuffers.Get().(*[]byte)
-		}
-		u.r, u.w = 0, copy(*u.in, (*c.in)[c.r:c.w])
-		c.r = c.w
+	u.chunks, u.piece = http1.Chunks{}, nil
+	if c := h.conn; u.rest < 0 || int64(c.w-c.r) < u.rest {
+		u.moveHead((*c.in)[c.r-n : c.r])
 	}
 }
 
-// end gives back to the connection what was received behind the content.
-// Nothing refers to the request's head any more.
-func (u *upload) end() {
-	if u.in != nil {
-		c := u.h.conn
-		c.dropBuffer()
-		c.in, c.r, c.w = u.in, u.r, u.w
-	}
-	u.h, u.in, u.piece = nil, nil, nil
+// moveHead has the request's head stand in memory of its own, as small as it is:
+// while content is waited for, the connection needs no buffer.
+func (u *upload) moveHead(b []byte) {
+	u.own = append(u.own[:0], b...)
+	_ = u.h.head.Parse(u.own) // it was well-formed a moment ago
 }
+
+// end lets go of the request. Nothing refers to its head any more.
+func (u *upload) end() {
+	u.h, u.piece = nil, nil
+	if cap(u.own) > headKeptMax {
+		u.own = nil
+	}
+}
+
+// headKeptMax is how much room for heads an upload keeps for the next.
+const headKeptMax = 4 << 10
 
 // left is how much is still to come: -1 when that is not known.
 func (u *upload) left() int64 {
@@ -93,8 +92,9 @@ func notWhole(err error) int {
 
 // receive reads from the connection, for as long as the client may be waited
 // for: each byte buys it time at MinRate, and it has at most the grace. What
-// passes while nobody reads is not its fault, and costs it nothing.
-func (u *upload) receive(p []byte) (int, error) {
+// passes while nobody reads is not its fault, and costs it nothing. Without p it
+// returns once there is something to read.
+func (u *upload) receive(p []byte) (n int, err error) {
 	c := u.h.conn
 	u.mu.Lock()
 	if u.stopped {
@@ -105,7 +105,11 @@ func (u *upload) receive(p []byte) (int, error) {
 	c.readBy = began.Add(u.patience)
 	_ = c.Conn.SetReadDeadline(c.readBy) // fails for a closed connection only: then reading tells
 	u.mu.Unlock()
-	n, err := c.read(p)
+	if p == nil {
+		err = c.awaitReadable()
+	} else {
+		n, err = c.read(p)
+	}
 	u.patience = min(u.patience-time.Since(began)+c.limits.earned(int64(n)), c.limits.Grace)
 	switch {
 	case n == 0 && u.isStopped():
@@ -115,6 +119,32 @@ func (u *upload) receive(p []byte) (int, error) {
 		return 0, errSlow
 	}
 	return n, cutShort(unlessSome(n, err))
+}
+
+// Wait implements spool.Waiter.
+func (u *upload) Wait() bool {
+	c := u.h.conn
+	switch {
+	case c.raw == nil:
+		return false
+	case u.err != nil:
+		return true
+	case u.rest < 0:
+		if ready, err := u.decode(); ready || err != nil {
+			u.err = err
+			return true
+		}
+	}
+	if c.r < c.w && u.rest >= 0 {
+		return true
+	}
+	u.ask()
+	if c.r == c.w {
+		c.dropBuffer()
+		c.r, c.w = 0, 0
+	}
+	_, u.err = u.receive(nil)
+	return true
 }
 
 func (u *upload) isStopped() bool {
@@ -129,10 +159,7 @@ func (u *upload) Read(p []byte) (n int, err error) {
 	if u.err != nil || len(p) == 0 {
 		return 0, u.err
 	}
-	if !u.asked {
-		u.asked = true
-		u.h.informOnce(continueHead)
-	}
+	u.ask()
 	if u.rest >= 0 {
 		n, err = u.readSized(p)
 	} else {
@@ -140,6 +167,14 @@ func (u *upload) Read(p []byte) (n int, err error) {
 	}
 	u.err = err
 	return n, err
+}
+
+// ask has a client send who waits for 100.
+func (u *upload) ask() {
+	if !u.asked {
+		u.asked = true
+		u.h.informOnce(continueHead)
+	}
 }
 
 var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -162,39 +197,48 @@ func (u *upload) readSized(p []byte) (n int, err error) {
 
 // readChunked reads chunked content.
 func (u *upload) readChunked(p []byte) (n int, err error) {
+	for {
+		ready, err := u.decode()
+		if err != nil {
+			return 0, err
+		}
+		if ready {
+			n = copy(p, u.piece)
+			u.piece = u.piece[n:]
+			return n, nil
+		}
+		c := u.h.conn
+		c.makeRoom()
+		n, err := u.receive((*c.in)[c.w:])
+		if c.w += n; err != nil {
+			return 0, err
+		}
+	}
+}
+
+// decode decodes what has come of chunked content, and reports whether there is
+// a piece of it now. The error is io.EOF at its end.
+func (u *upload) decode() (ready bool, err error) {
+	c := u.h.conn
 	for len(u.piece) == 0 {
+		if c.in == nil {
+			return false, nil
+		}
 		var used int
-		u.piece, used, err = u.chunks.Next((*u.in)[u.r:u.w])
-		u.r += used
+		u.piece, used, err = u.chunks.Next((*c.in)[c.r:c.w])
+		c.r += used
 		switch {
 		case err != nil:
 			u.h.refused(err)
-			return 0, err
+			return false, err
 		case len(u.piece) > 0:
 		case u.chunks.Done():
-			return 0, io.EOF
+			return false, io.EOF
 		default:
-			u.makeRoom()
-			n, err := u.receive((*u.in)[u.w:])
-			if u.w += n; err != nil {
-				return 0, err
-			}
+			return false, nil
 		}
 	}
-	n = copy(p, u.piece)
-	u.piece = u.piece[n:]
-	return n, nil
-}
-
-// makeRoom moves what was received and not used, an unfinished line, to the
-// beginning of the buffer: of a larger one, where the last read has filled it.
-func (u *upload) makeRoom() {
-	from := u.in
-	if small := len(*from) < headBytesMax; small && u.w == len(*from) {
-		u.in = largeBuffers.Get().(*[]byte)
-		defer smallBuffers.Put(from)
-	}
-	u.r, u.w = 0, copy(*u.in, (*from)[u.r:u.w])
+	return true, nil
 }
 
 // trailer returns the trailer fields, once the content has ended.
@@ -206,6 +250,47 @@ func (u *upload) trailer() (l field.List) {
 		l = append(l, field.Field{Name: string(name), Value: string(value)})
 	}
 	return l
+}
+
+// makeRoom moves what was received and not used, an unfinished line, to the
+// beginning of the buffer: of a larger one, where it fills it.
+func (c *conn) makeRoom() {
+	c.takeBuffer()
+	from := c.in
+	if c.w-c.r == len(*from) {
+		c.in = largeBuffers.Get().(*[]byte)
+		defer smallBuffers.Put(from)
+	}
+	c.r, c.w = 0, copy(*c.in, (*from)[c.r:c.w])
+}
+
+// readable reports whether there is something to read from a socket, or nothing
+// ever will be.
+func readable(fd uintptr) bool {
+	for {
+		var one [1]byte
+		switch _, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK); err {
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return false
+		default:
+			return true // what it is, reading tells
+		}
+	}
+}
+
+// awaitReadable returns once there is something to read from the socket, or
+// nothing ever will be. It takes no buffer.
+func (c *conn) awaitReadable() error {
+	for again := true; ; again = false {
+		err := c.raw.Read(readable)
+		if err != nil && again && c.woken.Load() && timedOut(err) && time.Now().Before(c.readBy) {
+			if err = c.Conn.SetReadDeadline(c.readBy); err == nil { // as in read
+				continue
+			}
+		}
+		return err
+	}
 }
 
 // settle reads what is left of the content, where that is little, and reports

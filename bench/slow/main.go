@@ -20,6 +20,7 @@ type setting struct {
 	arrive    time.Duration  // within so long all attackers come
 	wait      time.Duration  // the longest that a normal client may have to
 	memory    int64          // by how much it may grow, in MiB
+	profile   string         // a directory for what firstbell says of its memory when it has most; empty: none
 }
 
 func main() {
@@ -32,6 +33,7 @@ func main() {
 	flag.DurationVar(&s.arrive, "arrive", 5*time.Second, "within so long all attackers come")
 	flag.DurationVar(&s.wait, "wait", 2*time.Second, "the longest that a normal client may have to wait")
 	flag.Int64Var(&s.memory, "memory", 64, "by how many MiB memory may grow")
+	flag.StringVar(&s.profile, "profile", "", "keep heap and goroutine profiles of the moment with most memory in this directory")
 	only := flag.String("kind", "", "only the kinds that this regular expression matches")
 	flag.Parse()
 	var err error
@@ -91,11 +93,17 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 
 	began := time.Now()
 	a := attack(s, p.addr)
-	most := calm
+	most, kept := calm, calm
 	for !a.over() && time.Since(began) < a.longest()+10*time.Second {
 		time.Sleep(250 * time.Millisecond)
 		if m, err := p.memory(); err == nil {
 			most = max(most, m)
+		}
+		if s.profile != "" && most > kept+4<<20 {
+			kept = most
+			if err := p.profile(s.profile); err != nil {
+				return nil, err
+			}
 		}
 	}
 	during := n.report()

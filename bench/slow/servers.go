@@ -70,9 +70,10 @@ func (o *lms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type process struct {
 	cmd  *exec.Cmd
 	addr string
+	ops  string
 }
 
-const config = `listen: {http: "%s"}
+const config = `listen: {http: "%s", ops: "%s"}
 limits: {header: %s, grace: %s, idle: %s}
 spool: {path: "%s/spool", size: 2GiB}
 origins:
@@ -85,6 +86,16 @@ routes:
   - {hosts: ["*"], origin: lms}
 `
 
+// freeAddress is one that nobody listens on at this moment; "" when there is none.
+func freeAddress() string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return ""
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
 func startFirstbell(s *setting, dir, origin string) (*process, error) {
 	binary := s.binary
 	if binary == "" {
@@ -93,17 +104,12 @@ func startFirstbell(s *setting, dir, origin string) (*process, error) {
 			return nil, fmt.Errorf("building firstbell: %w\n%s", err, out)
 		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr, ops := freeAddress(), freeAddress()
 	file := filepath.Join(dir, "firstbell.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, config, addr, s.header, s.grace, s.idle, dir, origin), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, addr, ops, s.header, s.grace, s.idle, dir, origin), 0o600); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(binary, "serve", "-config", file), addr: addr}
+	p := &process{cmd: exec.Command(binary, "serve", "-config", file), addr: addr, ops: ops}
 	p.cmd.Stderr = os.Stderr
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -138,4 +144,25 @@ func (p *process) memory() (int64, error) {
 	}
 	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
 	return pages * int64(os.Getpagesize()), err
+}
+
+// profile keeps what the process says of its memory and its goroutines in dir.
+func (p *process) profile(dir string) error {
+	for _, what := range []string{"heap", "goroutine"} {
+		for suffix, query := range map[string]string{".prof": "", ".txt": "?debug=1"} {
+			res, err := http.Get("http://" + p.ops + "/debug/pprof/" + what + query)
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, what+suffix), text, 0o600)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -22,7 +22,7 @@ const (
 	// eachMemoryMax is what one spool holds in memory: a form or a check-in
 	// never sees the disk.
 	eachMemoryMax = 64 << 10
-	memoryMin     = 2 << 10
+	memoryMin     = 512
 	// Room on disk is taken in steps, so that free space is looked for once a
 	// MiB.
 	roomStep = 1 << 20
@@ -165,39 +165,47 @@ func (e *SourceError) Error() string { return e.Err.Error() }
 // Unwrap returns what the source said.
 func (e *SourceError) Unwrap() error { return e.Err }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// The buffers that contents are taken in through: a small one for those that
+// trickle.
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 1<<10); return &b }}
+	buffers      = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+)
 
-// Take takes in all of r, which it reads straight into memory at first: a
-// content that trickles takes no buffer beside. The error is a *SourceError, or
-// one of Write.
-func (sp *Spool) Take(r io.Reader) error {
-	for sp.file == nil && sp.widen(len(sp.memory)+1) {
-		n, err := r.Read(sp.memory[len(sp.memory):cap(sp.memory)])
-		sp.memory = sp.memory[:len(sp.memory)+n]
-		if err != nil {
-			return unlessEnd(err)
-		}
-	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := r.Read(*buf)
-		if n > 0 {
-			if _, err := sp.Write((*buf)[:n]); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			return unlessEnd(err)
-		}
-	}
+// A Waiter is a source that can be waited for without a buffer.
+type Waiter interface {
+	// Wait returns once a Read has something to return, be it an error, and
+	// reports whether it could tell.
+	Wait() bool
 }
 
-func unlessEnd(err error) error {
-	if err == io.EOF {
-		return nil
+// Take takes in all of r. While a content does not come, it takes no buffer, or
+// a small one where r cannot say when it does. The error is a *SourceError, or
+// one of Write.
+func (sp *Spool) Take(r io.Reader) error {
+	w, _ := r.(Waiter)
+	for flows := false; ; {
+		pool := &buffers
+		if !flows && (w == nil || !w.Wait()) {
+			pool = &smallBuffers
+		}
+		buf := pool.Get().(*[]byte)
+		n, err := r.Read(*buf)
+		flows = n == len(*buf)
+		var werr error
+		if n > 0 {
+			_, werr = sp.Write((*buf)[:n])
+		}
+		pool.Put(buf)
+		switch {
+		case werr != nil:
+			return werr
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return &SourceError{err}
+		}
 	}
-	return &SourceError{err}
 }
 
 // remember keeps p in memory where there is room for it.

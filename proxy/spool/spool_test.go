@@ -199,3 +199,70 @@ func TestADirectoryThatCannotBeUsedIsSaidAtOnce(t *testing.T) {
 		t.Error("want an error")
 	}
 }
+
+// waited is a source that is waited for, and knows with how much room it was.
+type waited struct {
+	t      *testing.T
+	pieces []int
+	waits  int
+	ready  bool
+}
+
+func (w *waited) Wait() bool {
+	w.waits++
+	w.ready = true
+	return true
+}
+
+func (w *waited) Read(p []byte) (int, error) {
+	if !w.ready {
+		w.t.Errorf("%d pieces before the end: read without a wait, though the last was short", len(w.pieces))
+	}
+	if len(w.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := min(w.pieces[0], len(p))
+	if w.pieces[0] -= n; w.pieces[0] == 0 {
+		w.pieces = w.pieces[1:]
+	}
+	w.ready = n == len(p) // what has filled the room may have more
+	return n, nil
+}
+
+func TestNobodyHoldsABufferForContentThatDoesNotCome(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New()
+	defer sp.Close()
+	w := &waited{t: t, pieces: []int{1, 1, 100_000, 5}}
+	if err := sp.Take(w); err != nil || sp.Size() != 100_007 {
+		t.Fatalf("got %d bytes, %v; want 100007", sp.Size(), err)
+	}
+	if w.waits != 5 { // for each piece, and the end
+		t.Errorf("got %d waits, want 5", w.waits)
+	}
+}
+
+// trickle is a source that cannot say when something comes.
+type trickle struct {
+	t    *testing.T
+	left int
+}
+
+func (r *trickle) Read(p []byte) (int, error) {
+	if len(p) > 1<<10 {
+		r.t.Errorf("got room for %d bytes, want a small buffer for who trickles", len(p))
+	}
+	if r.left--; r.left < 0 {
+		return 0, io.EOF
+	}
+	return 8, nil
+}
+
+func TestWhoTricklesIsReadThroughASmallBuffer(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New()
+	defer sp.Close()
+	if err := sp.Take(&trickle{t, 1000}); err != nil || sp.Size() != 8000 {
+		t.Errorf("got %d bytes, %v; want 8000", sp.Size(), err)
+	}
+}
