@@ -75,6 +75,15 @@ func (b *originBody) Next() ([]byte, error) {
 	return nil, b.end
 }
 
+// Rest implements resting. The client's time for what it was lent goes on until
+// Next is called, so that its socket may have to have room for more by then.
+func (b *originBody) Rest() {
+	if b.buf != nil {
+		pieces.Put(b.buf)
+		b.buf = nil
+	}
+}
+
 // lend gives the client its time for what Next returns.
 func (b *originBody) lend() {
 	b.mu.Lock()
@@ -148,10 +157,7 @@ func (b *originBody) Close() {
 	}
 	b.body.Close() // what is left of the message is not wanted
 	b.release()
-	if b.buf != nil {
-		pieces.Put(b.buf)
-		b.buf = nil
-	}
+	b.Rest()
 }
 
 // backlog is the rest of an answer that a client did not take as fast as it

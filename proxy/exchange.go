@@ -131,6 +131,13 @@ type eager interface {
 	Ready() bool
 }
 
+// resting is a source that can be left alone while its client is waited for.
+type resting interface {
+	// Rest says that what Next returned last was sent: the source holds no
+	// buffer until it is asked for more.
+	Rest()
+}
+
 // reset makes the exchange ready for the next request. Nothing may refer to
 // the last one any more.
 func (x *exchange) reset() {

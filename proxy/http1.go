@@ -22,8 +22,10 @@ type h1 struct {
 	conn      *conn
 	head      http1.Head
 	upload    upload
-	headBytes int    // as received
-	out1      []byte // what is written: kept between exchanges
+	headBytes int              // as received
+	out1      []byte           // what is written: kept between exchanges
+	look      func(fd uintptr) // sets room; made once
+	room      bool             // the client\'s socket takes more
 
 	mu    sync.Mutex // guards begun: an upload may be read while the answer begins
 	begun bool       // of the final response something was written
@@ -297,9 +299,13 @@ var lineEnd = []byte("\r\n")
 
 func (h *h1) writeParts(head, content, end []byte) (n int) {
 	h.begin()
-	if len(content) > bodyCopyMax {
+	switch {
+	case len(head) == 0 && len(end) == 0:
+		n, h.err = h.conn.write(content)
+		return n
+	case len(content) > bodyCopyMax:
 		n, h.err = h.conn.writeParts(head, content, end)
-	} else {
+	default:
 		before := len(head)
 		head = append(append(head, content...), end...)
 		n, h.err = h.conn.write(head)
@@ -410,7 +416,14 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 		h.write(head, nil)
 		head = h.out1[:0]
 	}
+	rests, _ := body.(resting)
 	for h.err == nil {
+		if rests != nil && x.sent > 0 && x.sent != length {
+			rests.Rest()
+			if h.err = h.awaitRoom(); h.err != nil {
+				break
+			}
+		}
 		p, err := body.Next()
 		if err == io.EOF && (length < 0 || x.sent == length) {
 			if chunked {
@@ -442,6 +455,30 @@ func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body sou
 	}
 	return h.err
 }
+
+// awaitRoom returns once the client's socket takes a piece of the answer, so that
+// nobody holds one until then.
+func (h *h1) awaitRoom() error {
+	c := h.conn
+	if c.raw == nil {
+		return nil
+	}
+	if h.look == nil {
+		h.look = func(fd uintptr) { h.room = writable(fd) }
+	}
+	h.room = false
+	if err := c.raw.Control(h.look); err != nil || h.room {
+		return err
+	}
+	if cap(h.out1) > outKeptMax {
+		h.out1 = nil
+	}
+	return awaitRoom(c.raw, c)
+}
+
+// outKeptMax is how much memory for what is written an exchange keeps while it
+// waits for its client.
+const outKeptMax = 1 << 10
 
 // appendTrailer appends the trailer fields of a body to a client who takes them.
 func appendTrailer(b []byte, x *exchange, body source) []byte {

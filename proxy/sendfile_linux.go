@@ -60,6 +60,36 @@ func sendSome(to syscall.RawConn, in int, at, n int64) (sent int64, err error) {
 	return sent, err
 }
 
+// writable reports whether a socket has room for a good part of what it may
+// hold, or will never have any.
+func writable(fd uintptr) bool {
+	for {
+		set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		switch n, err := unix.Poll(set[:], 0); {
+		case err == unix.EINTR:
+		default:
+			return n > 0 || err != nil // what it is, writing tells
+		}
+	}
+}
+
+// awaitRoom returns once a socket takes more, at the pace that the client may
+// have.
+func awaitRoom(c syscall.RawConn, pace pace) error {
+	for {
+		err := pace.extend()
+		if err == nil {
+			err = c.Write(writable)
+		}
+		if err == nil {
+			return nil
+		}
+		if err = pace.wroteSome(0, err); err != nil {
+			return err
+		}
+	}
+}
+
 // unacknowledged is how much of what was written is still in the machine, or on
 // its way.
 func unacknowledged(c syscall.RawConn) (n int64) {

@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Dir      string // for files; default the system's directory for temporary ones
 	Bytes    int64  // of all files; default 4 GiB
-	Memory   int64  // of all spools; default 16 MiB
+	Memory   int64  // of all spools; default 8 MiB
 	KeepFree int64  // left to others on the file system of Dir; default 256 MiB
 }
 
@@ -63,7 +63,7 @@ func Open(o Options) (*Store, error) {
 		o.Dir = os.TempDir()
 	}
 	setDefault(&o.Bytes, 4<<30)
-	setDefault(&o.Memory, 16<<20)
+	setDefault(&o.Memory, 8<<20)
 	setDefault(&o.KeepFree, 256<<20)
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the spool's directory: %w", err)
