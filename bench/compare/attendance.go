@@ -179,7 +179,7 @@ func (a *arena) press(ctx context.Context, s, db *server) (proxy, database float
 		return 0, 0, err
 	}
 	if s.name == ours {
-		if err := delivered(ctx, s); err != nil {
+		if err := delivered(ctx, s, time.Minute); err != nil {
 			return 0, 0, err
 		}
 	}

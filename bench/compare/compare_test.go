@@ -270,3 +270,62 @@ func TestWhoIsReplacedIsKeptAndEnded(t *testing.T) {
 		t.Errorf("process %d is still there (%v) after the keeper has ended", orphan, err)
 	}
 }
+
+func TestPacedRequestsCountFromTheirMoment(t *testing.T) {
+	crowd, err := newCrowd(speak(t, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crowd.close()
+	// A thousand a second over two connections: whether the machine keeps up or
+	// not, all are sent, each is timed, and no sooner than its moment.
+	began := time.Now()
+	got, took := crowd.timed(always([]byte("GET / HTTP/1.1\r\n\r\n")), 1000, 100*time.Millisecond)
+	if got.bad() != nil || got.answers != 100 || len(took) != 100 || !slices.IsSorted(took) || took[0] <= 0 {
+		t.Errorf("got %d answers (%v) and %d times, want 100 in order", got.answers, got.bad(), len(took))
+	}
+	if wall := time.Since(began); wall < 99*time.Millisecond || got.wall > wall {
+		t.Errorf("100 requests at 1,000 a second took %v (%v by the tally), want 99 ms at least", wall, got.wall)
+	}
+	if got, _ := crowd.timed(always([]byte("GET / HTTP/1.1\r\n\r\n")), 0, time.Millisecond); got.bad() != nil || got.answers == 0 {
+		t.Errorf("at full speed: got %d answers (%v), want some", got.answers, got.bad())
+	}
+	if crowd.times != nil {
+		t.Error("times are still kept")
+	}
+}
+
+func TestReceiptsAreJudgedBesideABareAnswer(t *testing.T) {
+	a := &arena{trial: "durable receipts"}
+	gate, floor := &server{peer: &peer{name: ours}}, &server{peer: &peer{name: "fasthttp"}}
+	for what, v := range map[string][2]float64{
+		receiptsAnswers + "64 connections, full speed":   {700, 1000},
+		receiptsAnswers + "1000 connections, full speed": {500, 1000},
+		receiptsAnswers + "64 connections, half":         {500, 1000}, // is no bar: the rate was given
+		receiptsTail + "64 connections, full speed":      {0.012, 0.003},
+		receiptsTail + "1000 connections, full speed":    {0.014, 0.003},
+		syncMedian: {0.001, 0},
+	} {
+		a.note(what, gate, v[0], "x")
+		if v[1] > 0 {
+			a.note(what, floor, v[1], "y")
+		}
+	}
+	a.judge()
+	for what, met := range map[string][]bool{
+		receiptsAnswers + "64 connections, full speed": {true}, receiptsAnswers + "1000 connections, full speed": {false}, receiptsAnswers + "64 connections, half": nil,
+		receiptsTail + "64 connections, full speed": {true}, receiptsTail + "1000 connections, full speed": {false}, syncMedian: nil,
+	} {
+		var got []bool
+		for _, b := range a.fact(what).Bars {
+			got = append(got, b.Met)
+		}
+		if !slices.Equal(got, met) {
+			t.Errorf("%s: got bars %v, want %v", what, got, met)
+		}
+	}
+	r := &report{Facts: a.facts, Servers: []about{{Name: ours}}}
+	if got := r.markdown(); !strings.Contains(got, "| firstbell | fasthttp |") {
+		t.Errorf("the table lacks the bare answer:\n%s", got)
+	}
+}

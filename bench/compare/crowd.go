@@ -23,8 +23,9 @@ type crowd struct {
 	epoll  int
 	lines  []line
 	events []unix.EpollEvent
-	in     []byte // what is read into
-	out    []byte // what the next request is built in
+	in     []byte          // what is read into
+	out    []byte          // what the next request is built in
+	times  []time.Duration // how long answers took, while timed runs
 }
 
 // A line is one connection of a crowd.
@@ -232,6 +233,9 @@ func (c *crowd) burst(next requester, want int, enough func(sent int) bool) tall
 			case done:
 				out--
 				t.count(c.lines[i].status, want)
+				if c.times != nil {
+					c.times = append(c.times, c.lines[i].took)
+				}
 				ask(i)
 			}
 			if c.lines[i].fd < 0 && !closing && c.connect(i) == nil {

@@ -45,6 +45,7 @@ type fact struct {
 
 // judge sets the bars of the trials.
 func (a *arena) judge() {
+	a.judgeReceipts()
 	for _, f := range a.facts {
 		was, ok := f.Number[ours]
 		if !ok {
@@ -118,6 +119,13 @@ func (r *report) names() []string {
 		for _, c := range row.Cells {
 			if !slices.Contains(list, c.Server) {
 				list = append(list, c.Server)
+			}
+		}
+	}
+	for _, f := range r.Facts {
+		for n := range f.Value {
+			if !slices.Contains(list, n) {
+				list = append(list, n)
 			}
 		}
 	}
@@ -258,7 +266,9 @@ func (r *report) trials(b *strings.Builder, names []string) {
 	if len(r.Facts) == 0 {
 		return
 	}
-	servers := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return floors[n] != nil })
+	servers := slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+		return floors[n] != nil && !slices.ContainsFunc(r.Facts, func(f *fact) bool { return f.Value[n] != "" })
+	})
 	fmt.Fprintf(b, "\n| case | measured | %s |\n|---|---|%s\n", strings.Join(servers, " | "), strings.Repeat("---|", len(servers)))
 	for _, f := range r.Facts {
 		fmt.Fprintf(b, "| %s | %s", f.Case, f.What)

@@ -384,7 +384,7 @@ func (s *scaler) delivery(ctx context.Context, server *server, total int) error 
 	if err != nil {
 		return err
 	}
-	if err := delivered(ctx, server); err != nil {
+	if err := delivered(ctx, server, time.Minute); err != nil {
 		return err
 	}
 	after, err := server.usage()
@@ -398,7 +398,7 @@ func (s *scaler) delivery(ctx context.Context, server *server, total int) error 
 }
 
 // delivered waits until firstbell's store has what its journal has.
-func delivered(ctx context.Context, server *server) error {
+func delivered(ctx context.Context, server *server, most time.Duration) error {
 	var st struct {
 		Attendance struct {
 			Journal struct{ Next uint64 }
@@ -407,7 +407,7 @@ func delivered(ctx context.Context, server *server) error {
 			}
 		}
 	}
-	for range 600 {
+	for range most / (100 * time.Millisecond) {
 		res, err := http.Get("http://" + server.site.Ops + "/status")
 		if err != nil {
 			return err
@@ -426,7 +426,7 @@ func delivered(ctx context.Context, server *server) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("after a minute the store has %d of %d records", st.Attendance.Store.Delivery.Next, st.Attendance.Journal.Next)
+	return fmt.Errorf("after %v the store has %d of %d records", most, st.Attendance.Store.Delivery.Next, st.Attendance.Journal.Next)
 }
 
 // sizeOf is the bytes of a file, or of all files below a directory, as they are

@@ -34,6 +34,8 @@ var trials = []trial{
 	{name: "reload under load", play: (*arena).reload},
 	{name: "upgrade under load", play: (*arena).upgrade},
 	{name: "stop and start", play: (*arena).restart},
+	{name: "durable receipts, against a bare answer to the same POST", alone: (*arena).receipts},
+	{name: "a million check-ins", alone: (*arena).million},
 	{name: "attendance end to end, against one INSERT for each", alone: (*arena).attendance},
 }
 
