@@ -47,6 +47,7 @@ type h3Conn struct {
 	next    uint64
 	last    bool        // no more requests are taken
 	idle    *time.Timer // ends a connection that asks for nothing
+	leaving *time.Timer // ends one whose client was told to go; nil: it was not
 	resets  time.Time   // until when the resets are remembered
 	parting bool        // it is closed in a moment
 }
@@ -82,6 +83,9 @@ func (c *h3Conn) run() {
 		under.Wait()
 		c.mu.Lock()
 		c.idle.Stop()
+		if c.leaving != nil {
+			c.leaving.Stop()
+		}
 		c.mu.Unlock()
 	}()
 	c.mu.Lock()
@@ -129,8 +133,11 @@ func (c *h3Conn) greet() error {
 	if _, err := out.Write(http3.AppendSettings(nil, fieldSectionMax)); err != nil {
 		return err
 	}
-	if c.door.ending.Load() {
+	switch {
+	case c.door.ending.Load():
 		c.goAwayLocked(true)
+	case c.door.leaving.Load():
+		c.leaveLocked()
 	}
 	return nil
 }
@@ -186,6 +193,23 @@ func (c *h3Conn) part() {
 	defer c.mu.Unlock()
 	if c.active == 0 {
 		c.goAwayLocked(true)
+	}
+}
+
+// leave tells the client to open no more requests soon, and a moment later that
+// no more are taken: those on their way are.
+func (c *h3Conn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out != nil { // else greet does it
+		c.leaveLocked()
+	}
+}
+
+func (c *h3Conn) leaveLocked() {
+	c.goAwayLocked(false)
+	if c.leaving == nil {
+		c.leaving = time.AfterFunc(drainMoment, func() { c.goAway(true) })
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"firstbell/proxy/datagrams"
 	"firstbell/proxy/http3"
 )
 
@@ -35,6 +37,19 @@ type HTTP3 struct {
 	// shared by servers of the same names. Zero: one made up.
 	TokenKey [32]byte
 }
+
+// marker makes connection IDs that begin with the mark of their process.
+type marker datagrams.Mark
+
+// GenerateConnectionID implements quic.ConnectionIDGenerator.
+func (m marker) GenerateConnectionID() (quic.ConnectionID, error) {
+	var id [datagrams.IDBytes]byte
+	_, _ = rand.Read(id[copy(id[:], m[:]):]) // never fails
+	return quic.ConnectionIDFromBytes(id[:]), nil
+}
+
+// ConnectionIDLen implements quic.ConnectionIDGenerator.
+func (m marker) ConnectionIDLen() int { return datagrams.IDBytes }
 
 const (
 	// quicUnproven is how many handshakes may be under way before clients have
@@ -67,6 +82,7 @@ type quicDoor struct {
 	proxy       *Proxy
 	transport   *quic.Transport
 	listener    *quic.Listener
+	leaving     atomic.Bool // clients are told to go
 	ending      atomic.Bool // no request is taken any more
 	open        atomic.Int64
 	handshaking atomic.Int64
@@ -79,7 +95,8 @@ type quicDoor struct {
 }
 
 // ServeHTTP3 answers HTTP/3 from pc until Shutdown or an error of the socket.
-// After Shutdown it returns nil. The socket is closed then.
+// After Shutdown it returns nil. The socket is closed then. A *datagrams.Socket
+// may be handed over meanwhile to another process.
 func (p *Proxy) ServeHTTP3(pc net.PacketConn, o HTTP3) error {
 	d := &quicDoor{proxy: p, inside: make(map[*h3Conn]struct{}), empty: make(chan struct{})}
 	if err := d.listen(pc, o); err != nil {
@@ -125,6 +142,9 @@ func (p *Proxy) elsewhere(x *exchange) string {
 
 func (d *quicDoor) listen(pc net.PacketConn, o HTTP3) error {
 	d.transport = &quic.Transport{Conn: pc, VerifySourceAddress: d.unproven, ConnContext: d.admit}
+	if shared, ok := pc.(*datagrams.Socket); ok {
+		d.transport.ConnectionIDGenerator = marker(shared.Mark())
+	}
 	if o.ResetKey != ([32]byte{}) {
 		d.transport.StatelessResetKey = (*quic.StatelessResetKey)(&o.ResetKey)
 	}
@@ -301,14 +321,45 @@ func (d *quicDoor) all() []*h3Conn {
 	return cs
 }
 
-// drain takes no more connections, and tells the clients of those there are to
-// open no more requests soon (RFC 9114 section 5.2): those on their way are
-// still answered.
+// drain tells every client, those too whose handshakes are under way, to open no
+// more requests soon (RFC 9114 section 5.2): those on their way are still
+// answered.
 func (d *quicDoor) drain() {
-	_ = d.listener.Close() // fails for a closed one only
+	d.leaving.Store(true)
 	for _, c := range d.all() {
-		c.goAway(false)
+		c.leave()
 	}
+}
+
+// refuse takes no more connections, nor those whose handshakes are under way.
+func (d *quicDoor) refuse() { _ = d.listener.Close() } // fails for a closed one only
+
+// retire is shutdown for when another process takes the new connections: those
+// whose handshakes are under way here are answered here. Once hurry is closed it
+// waits for those no longer than drainMoment. drain comes before it.
+func (d *quicDoor) retire(ctx context.Context, hurry <-chan struct{}) error {
+	moment := time.NewTimer(drainMoment)
+	defer moment.Stop()
+	tick := time.NewTicker(retireLook)
+	defer tick.Stop()
+	hurried, over := false, false
+	for d.open.Load() > 0 && ctx.Err() == nil && !(hurried && over && d.isEmpty()) {
+		select {
+		case <-tick.C:
+		case <-moment.C:
+			over = true
+		case <-hurry:
+			hurry, hurried = nil, true
+		case <-ctx.Done():
+		}
+	}
+	return d.shutdown(ctx)
+}
+
+func (d *quicDoor) isEmpty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.inside) == 0
 }
 
 // shutdown ends every connection behind its answers. With the context it
@@ -316,6 +367,7 @@ func (d *quicDoor) drain() {
 // before it.
 func (d *quicDoor) shutdown(ctx context.Context) error {
 	defer d.close()
+	d.refuse()
 	d.mu.Lock()
 	d.closing = true
 	d.emptied()

@@ -195,6 +195,12 @@ const drainMoment = time.Second
 // event streams between two events.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.shut()
+	p.mu.Lock()
+	doors := p.quicDoors
+	p.mu.Unlock()
+	for _, d := range doors {
+		d.refuse()
+	}
 	defer p.part(ctx)()
 	select {
 	case <-time.After(drainMoment):
@@ -206,15 +212,16 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 // Retire is Shutdown for when another process answers at the same address by
 // now: connections of HTTP/1 that are kept alive have until ctx ends to send one
 // more request, whose answer tells them to go, or, once hurry is closed, the
-// moment that Shutdown gives them; those of HTTP/2 are told at once. It does not
-// wait once nobody is left.
+// moment that Shutdown gives them; those of HTTP/2 and HTTP/3 are told at once,
+// and the handshakes of HTTP/3 under way are taken to their end. It does not wait
+// once nobody is left.
 // Live exchanges are ended as by Shutdown: their clients find the other process.
 func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
 	defer p.part(ctx)()
 	moment := time.NewTimer(drainMoment)
 	defer moment.Stop()
-	p.endHTTP3(ctx)
+	http3Ended := p.retireHTTP3(ctx, hurry)
 	p.serving.Wait() // whoever was taken last is inside
 	p.door.tell()
 	tick := time.NewTicker(retireLook)
@@ -232,23 +239,20 @@ func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 		}
 		waiting = waiting && !(hurried && over)
 	}
+	http3Ended()
 	return p.finish(ctx)
 }
 
-// endHTTP3 ends HTTP/3 as Shutdown does, while others go on: the next process
-// waits for its sockets. It does not wait.
-func (p *Proxy) endHTTP3(ctx context.Context) {
+// retireHTTP3 begins to end HTTP/3, which has one rule for all its connections;
+// what it returns waits until that is done.
+func (p *Proxy) retireHTTP3(ctx context.Context, hurry <-chan struct{}) (wait func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var all sync.WaitGroup
 	for _, d := range p.quicDoors {
-		p.work.Go(func() {
-			select {
-			case <-time.After(drainMoment):
-			case <-ctx.Done():
-			}
-			_ = d.shutdown(ctx) // finish hears of it, too
-		})
+		all.Go(func() { _ = d.retire(ctx, hurry) }) // finish hears of it, too
 	}
+	return all.Wait
 }
 
 // retireLook is how often Retire looks whether somebody is left.

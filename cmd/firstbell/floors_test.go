@@ -43,6 +43,7 @@ var floors = map[string]int{
 	"proxy/peer":             0,
 	"proxy/websocket":        0,
 	"proxy/head":             0,
+	"proxy/datagrams":        0,
 	"cache/disk":             0,
 }
 
@@ -53,6 +54,7 @@ var modules = map[string][]string{
 	"cmd/firstbell/config":   {"github.com/goccy/go-yaml", "golang.org/x/net/idna"},
 	"proxy/http2":            {"golang.org/x/net/http2/hpack"},
 	"proxy":                  {"github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "golang.org/x/sys"},
+	"proxy/datagrams":        {"golang.org/x/net/ipv4"},
 	"proxy/http3":            {"github.com/quic-go/qpack", "golang.org/x/net/http2/hpack"},
 	"proxy/identity":         {"github.com/golang-jwt/jwt/v5"},
 	"proxy/certs":            {"github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "go.uber.org/zap", "golang.org/x/net/publicsuffix"},

@@ -170,7 +170,7 @@ func tlsStatusOf(s *server, p *proxy.Stats) *tlsStatus {
 }
 
 func collectTLS(ch chan<- prometheus.Metric, s *server, p *proxy.Stats) {
-	collectHTTP3(ch, p)
+	collectHTTP3(ch, s, p)
 	for outcome, n := range p.Handshakes {
 		mHandshakes.send(ch, float64(n), outcome)
 	}

@@ -109,10 +109,10 @@ type server struct {
 	options *serveOptions
 	started time.Time
 
-	web, opsNet net.Listener   // nil where the file names no address
-	secureNet   net.Listener   // as above: what speaks TLS
-	certs       *certs.Store   // nil without secureNet
-	datagrams   net.PacketConn // of HTTP/3; nil without, and while the process before has it
+	web, opsNet net.Listener // nil where the file names no address
+	secureNet   net.Listener // as above: what speaks TLS
+	certs       *certs.Store // nil without secureNet
+	h3          http3Door    // HTTP/3
 	cache       *cache.Cache
 	spools      *spool.Store
 	takes       atomic.Pointer[attendant] // check-ins; nil without attendance, and while another process has it
@@ -186,13 +186,13 @@ func open(ctx context.Context, c *config.Config, o *serveOptions, log *slog.Logg
 			return s, err
 		}
 	}
+	if err := s.openHTTP3(c); err != nil {
+		return s, err
+	}
 	if left := in.sockets.CloseUnused(); len(left) > 0 {
 		log.Warn("sockets were handed over that the file does not listen on", "sockets", lists(left))
 	}
 	if err := s.openCertificates(c); err != nil {
-		return s, err
-	}
-	if err := s.openHTTP3(c); err != nil {
 		return s, err
 	}
 	origins, fresh, err := openOrigins(c, nil)
@@ -300,9 +300,6 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 		s.background("the certificates", s.certs.Run)
 		go func() { broken <- s.proxy.ServeTLS(s.secureNet, s.certs.Config(proxy.Protocols...)) }()
 	}
-	if s.now.Load().config.Listen.HTTP3 != "" {
-		go func() { broken <- s.serveHTTP3(s.stopping) }()
-	}
 	if s.opsNet != nil {
 		go func() {
 			if err := s.ops.Serve(s.opsNet); !errors.Is(err, net.ErrClosed) { // by Serving
@@ -312,6 +309,10 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	s.ready.Store(true)
 	err := s.announce()
+	if err == nil && s.now.Load().config.Listen.HTTP3 != "" { // the process before reads the socket until here
+		s.takeOverHTTP3()
+		go func() { broken <- s.serveHTTP3(s.stopping) }()
+	}
 	if err == nil {
 		err = s.tellSystem()
 	}
@@ -394,8 +395,8 @@ func (s *server) close() error {
 			_ = ln.Close() // a server has closed it already, or nobody used it
 		}
 	}
-	if s.datagrams != nil {
-		_ = s.datagrams.Close() // as above
+	if socket, _ := s.h3.get(); socket != nil {
+		_ = socket.Close() // as above
 	}
 	return errors.Join(errs...)
 }

@@ -28,6 +28,8 @@ import (
 //	     wait, at both
 //	new: opens them, reads the rest of the journal, takes check-ins, and serves
 //	old: Serving: takes no more connections, and answers what it has
+//	new: reads the socket of HTTP/3, and passes on to the old process what is for
+//	     its connections (see package datagrams)
 //	new: takes over what the old process has in memory, and asks it for what has
 //	     not come yet; the old process ends
 

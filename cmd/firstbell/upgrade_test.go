@@ -97,6 +97,9 @@ type upgradeLoad struct {
 	requests atomic.Int64
 	cold     atomic.Int64 // the lesson that everybody asks for next
 	told     atomic.Int64 // connections closed with a word before
+
+	overHTTP3 atomic.Int64 // requests
+	dialled   atomic.Int64 // connections of HTTP/3
 }
 
 func (l *upgradeLoad) run(ctx context.Context) (wait func()) {
@@ -165,12 +168,13 @@ func TestUpgradesUnderLoadLoseNothing(t *testing.T) {
 	lms := &counted{asked: map[string]int{}}
 	srv := httptest.NewServer(lms)
 	defer srv.Close()
-	file := writeFile(t, srv.URL)
+	file, ca := writeHTTP3File(t, srv.URL, "hangang.school.example")
 	first := startServing(t, program, file)
 	l := &upgradeLoad{killed: &killed{t: t, file: file, pressed: map[string]bool{}, held: map[string]string{}}, address: first.web}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	wait := l.run(ctx)
+	waitHTTP3 := l.runHTTP3(ctx, first.http3, ca)
 	worst := 0.0
 	for round := range rounds {
 		var u upgraded
@@ -185,6 +189,7 @@ func TestUpgradesUnderLoadLoseNothing(t *testing.T) {
 	}
 	stop()
 	wait()
+	waitHTTP3()
 	first.endLast(t, rounds+1)
 	for path, n := range lms.asked {
 		if strings.HasPrefix(path, "/lessons/") && n != 1 {
@@ -195,14 +200,15 @@ func TestUpgradesUnderLoadLoseNothing(t *testing.T) {
 		t.Errorf("the origin was asked for %d at once, with concurrency.max 8", lms.most)
 	}
 	l.check()
-	t.Logf("%d upgrades, the slowest took %.2f s: %d requests, %d receipts, %d lessons; %d connections were told to close",
-		rounds, worst, l.requests.Load(), len(l.held), len(lms.asked), l.told.Load())
+	t.Logf("%d upgrades, the slowest took %.2f s: %d requests, %d receipts, %d lessons; %d connections were told to close; over HTTP/3 %d requests on %d connections",
+		rounds, worst, l.requests.Load(), len(l.held), len(lms.asked), l.told.Load(), l.overHTTP3.Load(), l.dialled.Load())
 }
 
 // serving is a firstbell that other processes take over from. What all of them
 // say is in said.
 type serving struct {
 	web, ops string
+	http3    string
 	said     *noise
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed when the last of them has ended
@@ -235,7 +241,7 @@ func startWith(t *testing.T, cmd *exec.Cmd, files ...*os.File) *serving {
 	limit := time.After(time.Minute)
 	for {
 		if m := servingLine.FindStringSubmatch(s.said.String()); m != nil {
-			s.web, s.ops = m[1], m[2]
+			s.web, s.ops, s.http3 = m[1], m[2], m[4]
 			return s
 		}
 		select {

@@ -10,6 +10,8 @@
 //     alike, each under the name and the address that the file gives it; a new
 //     process takes those whose address its own file has, opens the others, and
 //     the rest ends with the old process.
+//   - Beside the sockets there is a relay, on which the two may pass on packets
+//     of a socket of UDP (package datagrams).
 //   - Sockets that systemd hands over (LISTEN_FDS) are taken by their name
 //     (FileDescriptorName=), or by the address that they listen on.
 //   - What a process got so is not passed on by accident: the descriptors close

@@ -73,10 +73,10 @@ func (l *Link) Close() error {
 	return err
 }
 
-// pair is two connected sockets.
-func pair() (ours net.Conn, theirs *os.File, err error) {
+// pair is two connected sockets of Unix, of that kind.
+func pair(kind int) (ours net.Conn, theirs *os.File, err error) {
 	syscall.ForkLock.RLock()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
 	if err == nil {
 		syscall.CloseOnExec(fds[0])
 		syscall.CloseOnExec(fds[1])

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ type will struct {
 	PID        int      `json:"pid"` // of the old process
 	Generation int      `json:"generation"`
 	Sockets    []socket `json:"sockets"` // in the order of their descriptors, behind the two of the link
+	Relay      bool     `json:"relay"`   // one more descriptor behind those: Relay
 }
 
 // The services by which the two processes call each other.
@@ -67,7 +69,8 @@ func ThisProgram(args []string) (Program, error) {
 // Successor is a new process, seen from the old one.
 type Successor struct {
 	*Link
-	PID int
+	PID   int
+	Relay *net.UnixConn // what is written at one end is read at the other, message by message; whoever uses it closes it
 
 	process *os.Process
 	ended   chan struct{}
@@ -83,19 +86,24 @@ func Start(p Program, generation int, s *Sockets, stderr io.Writer, service any)
 		return nil, err
 	}
 	defer closeAll(sockets)
-	calls, theirAnswers, err := pair()
+	calls, theirAnswers, err := pair(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
 	defer theirAnswers.Close()
-	answers, theirCalls, err := pair()
+	answers, theirCalls, err := pair(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, errors.Join(err, calls.Close())
 	}
 	defer theirCalls.Close()
-	said, err := json.Marshal(will{PID: os.Getpid(), Generation: generation, Sockets: sockets})
+	relay, theirRelay, err := pair(syscall.SOCK_DGRAM)
 	if err != nil {
 		return nil, errors.Join(err, calls.Close(), answers.Close())
+	}
+	defer theirRelay.Close()
+	said, err := json.Marshal(will{PID: os.Getpid(), Generation: generation, Sockets: sockets, Relay: true})
+	if err != nil {
+		return nil, errors.Join(err, calls.Close(), answers.Close(), relay.Close())
 	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Args[0] = os.Args[0]
@@ -108,10 +116,11 @@ func Start(p Program, generation int, s *Sockets, stderr io.Writer, service any)
 	for _, o := range sockets {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, o.file)
 	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirRelay)
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("starting %s: %w", p.Path, err), calls.Close(), answers.Close())
+		return nil, errors.Join(fmt.Errorf("starting %s: %w", p.Path, err), calls.Close(), answers.Close(), relay.Close())
 	}
-	n := &Successor{PID: cmd.Process.Pid, process: cmd.Process, ended: make(chan struct{})}
+	n := &Successor{PID: cmd.Process.Pid, Relay: relay.(*net.UnixConn), process: cmd.Process, ended: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // the state says it
 		n.state = cmd.ProcessState
@@ -134,8 +143,9 @@ func (n *Successor) How() string { return n.state.String() }
 func (n *Successor) Kill() {
 	_ = n.process.Kill() // it may have ended
 	<-n.ended
+	_ = n.Relay.Close() // nobody is at the other end
 	if n.Link != nil {
-		_ = n.Close() // nobody is at the other end
+		_ = n.Close() // as above
 	}
 }
 
@@ -143,7 +153,8 @@ func (n *Successor) Kill() {
 type Predecessor struct {
 	*Link
 	PID        int
-	Generation int // of this process
+	Generation int           // of this process
+	Relay      *net.UnixConn // the other end of Successor.Relay; nil: the old process knows of none
 	conns      [2]*os.File
 }
 
@@ -176,6 +187,15 @@ func Inherit() (*Sockets, *Predecessor, error) {
 			return nil, nil, err
 		}
 		s.inherited = append(s.inherited, o)
+	}
+	if w.Relay {
+		fd := firstDescriptor + len(p.conns) + len(w.Sockets)
+		syscall.CloseOnExec(fd)
+		c, err := connOf(os.NewFile(uintptr(fd), "relay"))
+		if err != nil {
+			return nil, nil, fmt.Errorf("taking over the relay: %w", err)
+		}
+		p.Relay = c.(*net.UnixConn)
 	}
 	return s, p, nil
 }
