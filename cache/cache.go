@@ -346,6 +346,9 @@ func (c *Cache) Put(s *Stored) bool {
 		return false
 	}
 	c.puts.Add(1)
+	if other := c.peer.Load(); other != nil {
+		other.Stored(view(s.key))
+	}
 	if c.tier != nil {
 		c.tier.put(s)
 	}

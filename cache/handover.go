@@ -23,6 +23,8 @@ type Handed struct {
 type Peer interface {
 	// Ask returns what the other has in memory, or is about to have, of a key.
 	Ask(key []byte) []Handed
+	// Stored hears that something was stored under a key. It does not wait.
+	Stored(key []byte)
 	// Invalidated has the other invalidate a key.
 	Invalidated(key []byte)
 	// Purged has the other purge.

@@ -13,8 +13,15 @@ import (
 type neighbour struct {
 	c *Cache
 
-	mu    sync.Mutex // guards asked
-	asked int
+	mu     sync.Mutex // guards what follows
+	asked  int
+	stored []string
+}
+
+func (n *neighbour) Stored(key []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stored = append(n.stored, string(key))
 }
 
 func (n *neighbour) Ask(key []byte) []Handed {
@@ -64,6 +71,22 @@ func TestAllOfMemoryIsHandedOver(t *testing.T) {
 	audit(t, next)
 	if counts, err := next.Purge([]Selector{{ByTag, "t1"}}, false); err != nil || counts[0] != 50 {
 		t.Errorf("purging by a tag: %v, %v; want 50", counts, err)
+	}
+}
+
+// Whoever hands over what memory has goes by this for what comes later.
+func TestThePeerHearsWhatIsStored(t *testing.T) {
+	old, next := newCache(t, 8<<20), newCache(t, 8<<20)
+	there, here := &neighbour{c: next}, &neighbour{c: old}
+	old.SetPeer(there)
+	next.SetPeer(here)
+	key := "https school.example /lessons/1"
+	old.Put(object(old, begun(old, key), 100))
+	if f := next.Lookup(request(key), &Policy{}, nine); f.Outcome != Hit {
+		t.Errorf("the other has it: got %v", f.Outcome)
+	}
+	if fmt.Sprint(there.stored, here.stored) != fmt.Sprintf("[%s] []", key) {
+		t.Errorf("told of %q and %q, want of %q, once, where it was not fetched", there.stored, here.stored, key)
 	}
 }
 

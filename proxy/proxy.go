@@ -326,6 +326,9 @@ func (p *Proxy) finished(x *exchange) {
 	p.access.line(x, took)
 }
 
+// Fetches reports whether a flight for a cache key is under way.
+func (p *Proxy) Fetches(key []byte) bool { return p.flights.Find(key) != nil }
+
 // AwaitFlight waits, no longer than ctx, until no flight for a cache key is under
 // way that began before.
 func (p *Proxy) AwaitFlight(ctx context.Context, key []byte) {

@@ -31,7 +31,8 @@ import (
 //	new: reads the socket of HTTP/3, and passes on to the old process what is for
 //	     its connections (see package datagrams)
 //	new: takes over what the old process has in memory, and asks it for what has
-//	     not come yet; the old process ends
+//	     not come yet
+//	old: Late: gives what it has fetched since, and ends
 
 // heir is this process, for the process that it takes over from: that calls its
 // methods (see net/rpc). Who calls before this process serves waits a while.
@@ -94,16 +95,28 @@ func (h *heir) Receipt(ask ReceiptAsk, a *proxy.LocalAnswer) error {
 }
 
 // Ask is what a twin asks for.
-func (h *heir) Ask(key []byte, all *[]cache.Handed) error {
+func (h *heir) Ask(q Question, all *[]cache.Handed) error {
 	s, err := h.server()
 	if err != nil {
 		return err
 	}
-	if !s.twin.asks(key) { // the old process waits for no question of ours to it
-		s.awaitFlight(key)
+	if s.twin.heard(q) { // else the old process answers a question of ours first
+		s.awaitFlight(q.Key)
 	}
-	*all = s.cache.HandOverOf(key)
+	*all = s.cache.HandOverOf(q.Key)
 	return nil
+}
+
+// Late takes over what the old process has fetched since its memory was.
+func (h *heir) Late(all []cache.Handed, done *bool) error {
+	s, err := h.server()
+	if err == nil {
+		*done = true
+		for i := range all {
+			s.cache.Adopt(&all[i])
+		}
+	}
+	return err
 }
 
 // Invalidated is what a twin asks for.
@@ -389,6 +402,10 @@ func (s *server) shareOrigins(before *handover.Predecessor) {
 
 // twin is the cache of the other process, while there are two. It is a
 // cache.Peer.
+//
+// Where both miss the same thing, one of them fetches it: who asks first is
+// waited for, and the new process waits where both ask at once. What the old one
+// has answered with nothing is the new one's to fetch.
 type twin struct {
 	link    *handover.Link
 	service string // of the other
@@ -396,14 +413,25 @@ type twin struct {
 
 	places chan struct{} // questions under way
 
-	mu    sync.Mutex // guards asked
-	asked map[string]*question
+	mu     sync.Mutex // guards what follows
+	number uint64     // of the last question
+	asked  map[string]*question
+	left   map[string]uint64   // the old process's: the question of the new one's that found nothing, by key
+	stored map[string]struct{} // the old process's: what was stored here since; nil: the new one's, or given away
 }
 
 // question is one that all who want to know wait for.
 type question struct {
+	number   uint64
 	answered chan struct{}
 	all      []cache.Handed
+}
+
+// Question is a question to the other process.
+type Question struct {
+	Key    []byte
+	Number uint64
+	After  uint64 // the question of the other's, about the same, that was answered with nothing before; 0: none
 }
 
 const (
@@ -414,17 +442,53 @@ const (
 	twinMax = 2 * time.Second
 	// twinFlightMax leaves the answer time to arrive.
 	twinFlightMax = twinMax * 3 / 4
+	// leftMax bounds what is known to be the new process's to fetch.
+	leftMax = 4096
+	// storedMax bounds what an old process remembers to have stored: it brings
+	// to their end what fetches there are, and takes no connections any more.
+	storedMax = 1 << 16
 )
 
 func newTwin(link *handover.Link, service string, log *slog.Logger) *twin {
-	return &twin{link: link, service: service, log: log, places: make(chan struct{}, twinPlaces), asked: map[string]*question{}}
+	return &twin{link: link, service: service, log: log, places: make(chan struct{}, twinPlaces),
+		asked: map[string]*question{}, left: map[string]uint64{}}
 }
 
-// asks says whether this process waits for what the other says of a key.
-func (t *twin) asks(key []byte) bool {
+// heard says whether this process, the new one, knows what the old one has of a
+// key that it asks for: it waits for the answer that the old one has given, but
+// for no other question of this process's.
+func (t *twin) heard(q Question) bool {
+	t.mu.Lock()
+	mine := t.asked[string(q.Key)]
+	t.mu.Unlock()
+	if mine == nil {
+		return true
+	}
+	if mine.number != q.After {
+		return false
+	}
+	<-mine.answered
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.asked[string(key)] != nil
+	return t.asked[string(q.Key)] == nil
+}
+
+// leave leaves it to the new process to fetch what it asks for, unless this one,
+// the old, fetches it, or asks for it itself. It reports that.
+func (t *twin) leave(q Question, fetches func() bool) (left bool, asking <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if mine := t.asked[string(q.Key)]; mine != nil {
+		return false, mine.answered
+	}
+	if fetches() {
+		return false, nil
+	}
+	if len(t.left) >= leftMax {
+		clear(t.left)
+	}
+	t.left[string(q.Key)] = q.Number
+	return true, nil
 }
 
 // Ask implements cache.Peer.
@@ -435,7 +499,9 @@ func (t *twin) Ask(key []byte) []cache.Handed {
 		<-q.answered
 		return q.all
 	}
-	q := &question{answered: make(chan struct{})}
+	t.number++
+	q := &question{number: t.number, answered: make(chan struct{})}
+	asks := Question{Key: key, Number: q.number, After: t.left[string(key)]}
 	t.asked[string(key)] = q
 	t.mu.Unlock()
 	defer func() {
@@ -453,10 +519,19 @@ func (t *twin) Ask(key []byte) []cache.Handed {
 		return nil
 	}
 	var all []cache.Handed
-	if t.link.Call(ctx, t.service+".Ask", key, &all) == nil { // else it is as if it had nothing
+	if t.link.Call(ctx, t.service+".Ask", asks, &all) == nil { // else it is as if it had nothing
 		q.all = all
 	}
 	return q.all
+}
+
+// Stored implements cache.Peer.
+func (t *twin) Stored(key []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stored != nil && len(t.stored) < storedMax {
+		t.stored[string(key)] = struct{}{}
+	}
 }
 
 // Invalidated implements cache.Peer.

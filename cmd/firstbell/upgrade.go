@@ -164,9 +164,10 @@ type handing struct {
 	linked chan struct{} // closed once next is set
 	next   *handover.Successor
 
-	released chan struct{} // closed by Release
-	failed   chan string   // why the new process does not serve, as it says
-	served   chan struct{} // closed by Serving
+	released chan struct{}        // closed by Release
+	failed   chan string          // why the new process does not serve, as it says
+	served   chan struct{}        // closed by Serving
+	twin     atomic.Pointer[twin] // the new process's cache, once that serves
 
 	mu     sync.Mutex // guards what follows
 	state  handState
@@ -314,7 +315,10 @@ func (h *handing) Serving(who Introduction, done *bool) error {
 	s := h.s
 	h.state, h.intro = handServed, who
 	h.memory, _ = iter.Pull(s.cache.HandOver())
-	s.cache.SetPeer(newTwin(h.next.Link, handover.NewService, s.log))
+	other := newTwin(h.next.Link, handover.NewService, s.log)
+	other.stored = map[string]struct{}{}
+	h.twin.Store(other)
+	s.cache.SetPeer(other)
 	if err := handover.Notify(fmt.Sprintf("MAINPID=%d", who.PID)); err != nil {
 		s.log.Warn("systemd does not know the new process", "error", err)
 	}
@@ -376,10 +380,35 @@ func (h *handing) Origins(_ int, keeps *map[string]int) error {
 	return nil
 }
 
+// askLooks is how often Ask looks again when what is asked for began to be
+// fetched meanwhile.
+const askLooks = 4
+
 // Ask is what a twin asks for.
-func (h *handing) Ask(key []byte, all *[]cache.Handed) error {
-	h.s.awaitFlight(key)
-	*all = h.s.cache.HandOverOf(key)
+func (h *handing) Ask(q Question, all *[]cache.Handed) error {
+	s := h.s
+	ctx, cancel := context.WithTimeout(s.work, twinFlightMax)
+	defer cancel()
+	for range askLooks {
+		s.proxy.AwaitFlight(ctx, q.Key)
+		if *all = s.cache.HandOverOf(q.Key); len(*all) > 0 {
+			return nil
+		}
+		twin := h.twin.Load()
+		if twin == nil {
+			return nil // it does not serve yet, as far as this process knows
+		}
+		left, asking := twin.leave(q, func() bool { return s.proxy.Fetches(q.Key) })
+		if left {
+			return nil
+		}
+		if asking != nil {
+			select {
+			case <-asking:
+			case <-ctx.Done():
+			}
+		}
+	}
 	return nil
 }
 
@@ -472,6 +501,7 @@ func (s *server) giveWay() error {
 		err = fmt.Errorf("ending with requests under way: %w", err)
 	}
 	ops.Wait()
+	s.handing.giveLate()
 	<-s.handing.rest
 	limit := time.NewTimer(memoryMax)
 	defer limit.Stop()
@@ -482,6 +512,38 @@ func (s *server) giveWay() error {
 		err = errors.Join(err, errors.New("the new process did not take over what is in memory"))
 	}
 	return err
+}
+
+// giveLate gives the new process what was fetched here since it took over what
+// memory held: nobody may have asked for it there yet.
+func (h *handing) giveLate() {
+	t := h.twin.Load()
+	t.mu.Lock()
+	stored := t.stored
+	t.stored = nil
+	t.mu.Unlock()
+	var batch []cache.Handed
+	took := 0
+	give := func() {
+		ctx, cancel := context.WithTimeout(h.s.work, callMax)
+		defer cancel()
+		var done bool
+		if err := h.next.Call(ctx, "New.Late", batch, &done); err != nil && !errors.Is(err, handover.ErrGone) {
+			h.s.log.Warn("the new process did not take over what was fetched here last, and fetches it again", "error", err)
+		}
+		batch, took = nil, 0
+	}
+	for key := range stored {
+		for _, one := range h.s.cache.HandOverOf([]byte(key)) {
+			batch = append(batch, one)
+			if took += len(one.Body) + len(one.Head) + len(one.Key); took >= memoryBatch {
+				give()
+			}
+		}
+	}
+	if len(batch) > 0 {
+		give()
+	}
 }
 
 // serveUpgrade answers POST /upgrade when another process serves, or has been

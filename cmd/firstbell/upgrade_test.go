@@ -22,7 +22,7 @@ import (
 )
 
 // deploy/upgrades sets these: how often, and which program. Without them it is
-// ten times this test's own binary.
+// eight times this test's own binary.
 const (
 	upgradeRounds  = "FIRSTBELL_UPGRADE_ROUNDS"
 	upgradeProgram = "FIRSTBELL_UPGRADE_PROGRAM"
@@ -151,7 +151,7 @@ func (l *upgradeLoad) once(c *rawClient, n, i int) {
 }
 
 func TestUpgradesUnderLoadLoseNothing(t *testing.T) {
-	program, rounds := os.Getenv(upgradeProgram), 10
+	program, rounds := os.Getenv(upgradeProgram), 8
 	if program == "" {
 		t.Setenv(demoChild, "1")
 		var err error
