@@ -28,6 +28,12 @@ const (
 	// bodyCopyMax is up to what size a body is copied behind its head: that
 	// costs less than a second vector.
 	bodyCopyMax = 4 << 10
+	// recordBytesMax is what one TLS record holds (RFC 8446 section 5.1): each is
+	// a write of its own, so what fits into one leaves in one.
+	recordBytesMax = 16 << 10
+	// answerKeptMax bounds what an answer was put together in and is kept for the
+	// next: one record, as append grows.
+	answerKeptMax = 24 << 10
 
 	// drainBytesMax is how much of a content that nobody read is read and
 	// dropped to save its connection.
@@ -388,6 +394,9 @@ func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
 	}
 	return n + more, err
 }
+
+// oneRecord reports whether n bytes are worth a copy to leave together.
+func (c *conn) oneRecord(n int) bool { return c.tls.is && n <= recordBytesMax }
 
 // extend moves the write deadline once a quarter of it is used up, as setting
 // it for every small answer would cost more than the check. A client who takes

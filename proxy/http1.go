@@ -62,7 +62,7 @@ func (c *conn) exchange(n int) bool {
 		h.upload.end()
 	}
 	h.conn, h.begun, h.last, h.err = nil, false, false, nil
-	if cap(h.out1) > headBytesMax {
+	if cap(h.out1) > answerKeptMax {
 		h.out1 = nil
 	}
 	h1s.Put(h)
@@ -303,7 +303,7 @@ func (h *h1) writeParts(head, content, end []byte) (n int) {
 	case len(head) == 0 && len(end) == 0:
 		n, h.err = h.conn.write(content)
 		return n
-	case len(content) > bodyCopyMax:
+	case len(content) > bodyCopyMax && !h.conn.oneRecord(len(head)+len(content)+len(end)):
 		n, h.err = h.conn.writeParts(head, content, end)
 	default:
 		before := len(head)

@@ -9,11 +9,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -575,4 +577,58 @@ func shake(b *testing.B, server, client *tls.Config) (resumed bool) {
 	ours.Close()
 	theirs.Close()
 	return c.ConnectionState().DidResume
+}
+
+// overheard is a client's connection that keeps what came.
+type overheard struct {
+	net.Conn
+	came bytes.Buffer
+}
+
+func (l *overheard) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.came.Write(p[:n])
+	return n, err
+}
+
+func TestAnAnswerThatFitsLeavesInOneRecord(t *testing.T) {
+	g := newTLSGate(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		n, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+		w.Header().Set("Content-Length", strconv.Itoa(n))
+		w.Write(bytes.Repeat([]byte("x"), n))
+	}, cached(cache.Policy{}), "school.example")
+	for _, c := range []struct{ size, records int }{{100, 1}, {7 << 10, 1}, {15 << 10, 1}, {20 << 10, 3}} {
+		nc, err := net.Dial("tcp", g.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &overheard{Conn: nc}
+		// By TLS 1.2 no tickets come between the records of content.
+		conn := tls.Client(l, &tls.Config{ServerName: "school.example", RootCAs: g.issuer.pool, MaxVersion: tls.VersionTLS12})
+		in := bufio.NewReader(conn)
+		for hit := false; !hit; {
+			if err := errors.Join(conn.Handshake(), conn.SetDeadline(time.Now().Add(30*time.Second))); err != nil {
+				t.Fatal(err)
+			}
+			l.came.Reset()
+			fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: school.example\r\n\r\n", c.size)
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := io.Copy(io.Discard, res.Body); err != nil || n != int64(c.size) {
+				t.Fatalf("%d bytes: got %d (%v)", c.size, n, err)
+			}
+			hit = strings.HasPrefix(res.Header.Get("Cache-Status"), "firstbell; hit")
+		}
+		got := 0
+		for b := l.came.Bytes(); len(b) >= 5; b = b[5+int(b[3])<<8+int(b[4]):] {
+			got++
+		}
+		if got != c.records {
+			t.Errorf("a hit of %d bytes came in %d records, want %d", c.size, got, c.records)
+		}
+		conn.Close()
+	}
 }
