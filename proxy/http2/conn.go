@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -465,22 +466,19 @@ func (b *budget) spend() bool {
 
 func (b *budget) earn(n int64) { b.left = min(b.max, b.left+n) }
 
-// ring remembers the last streams that were reset here.
+// ring remembers the last streams that were reset here. Most connections reset
+// none, and have no room for them.
 type ring struct {
-	ids  [256]uint32
+	ids  *[256]uint32
 	next uint8
 }
 
 func (r *ring) add(id uint32) {
+	if r.ids == nil {
+		r.ids = new([256]uint32)
+	}
 	r.ids[r.next] = id
 	r.next++
 }
 
-func (r *ring) has(id uint32) bool {
-	for _, x := range r.ids {
-		if x == id {
-			return true
-		}
-	}
-	return false
-}
+func (r *ring) has(id uint32) bool { return r.ids != nil && slices.Contains(r.ids[:], id) }
