@@ -50,8 +50,11 @@ type peer struct {
 	// upgrade has it be replaced by the program on disk; nil: that ends it first.
 	upgrade func(ctx context.Context, program string, s *server) error
 	keeps   bool // it has a cache
-	tls     bool // it can be given a certificate
-	h2, h3  bool
+	// parks has what it spent on connections that it has put aside go back to the
+	// system; nil: it puts none aside.
+	parks  func(ctx context.Context, s *server) error
+	tls    bool // it can be given a certificate
+	h2, h3 bool
 }
 
 // ours is what everybody else is compared with.
@@ -59,7 +62,7 @@ const ours = "firstbell"
 
 // peers are all that are known, firstbell first.
 var peers = []*peer{
-	{name: ours, version: []string{"version"}, keeps: true, tls: true, h2: true, h3: true,
+	{name: ours, version: []string{"version"}, keeps: true, parks: collect, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"serve", "-config", s.Dir + "/firstbell.yaml", "-access-log=false"}
 		}, reload: signalled(syscall.SIGHUP), upgrade: upgradeFirstbell},

@@ -77,8 +77,9 @@ type newcomers struct {
 
 const newcomersAtOnce = 8
 
-func newNewcomers(s *server, resume bool) *newcomers {
+func newNewcomers(s *server, resume bool, curves ...tls.CurveID) *newcomers {
 	n := &newcomers{server: s, resumed: resume, cfg: clientTLS(nil, "http/1.1")}
+	n.cfg.CurvePreferences = curves
 	if resume {
 		n.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(64)
 	}
@@ -161,10 +162,14 @@ type h2line struct {
 	next   uint32 // stream
 }
 
+// A line's buffer for what it reads: a busy one's is as large as what it gets at
+// once, thousands of quiet ones have little.
+const busyLine, smallLine = 64 << 10, 4 << 10
+
 func newMultiplex(s *server, target string) (*multiplex, error) {
 	m := &multiplex{}
 	for range h2Connections {
-		l, err := newH2Line(s.site.TLS, target)
+		l, err := newH2Line(s.site.TLS, target, busyLine)
 		if err != nil {
 			m.close()
 			return nil, err
@@ -174,17 +179,17 @@ func newMultiplex(s *server, target string) (*multiplex, error) {
 	return m, nil
 }
 
-func newH2Line(addr, target string) (*h2line, error) {
+func newH2Line(addr, target string, buffer int) (*h2line, error) {
 	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, clientTLS(nil, "h2"))
 	if err != nil {
 		return nil, fmt.Errorf("has no HTTP/2: %w", err)
 	}
-	l := &h2line{c: c, out: bufio.NewWriterSize(c, 16<<10), next: 1}
+	l := &h2line{c: c, out: bufio.NewWriterSize(c, min(buffer, 16<<10)), next: 1}
 	if got := c.ConnectionState().NegotiatedProtocol; got != "h2" {
 		c.Close()
 		return nil, fmt.Errorf("has no HTTP/2: negotiated %q", got)
 	}
-	l.framer = http2.NewFramer(l.out, bufio.NewReaderSize(c, 64<<10))
+	l.framer = http2.NewFramer(l.out, bufio.NewReaderSize(c, buffer))
 	l.framer.SetReuseFrames()
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
@@ -209,8 +214,20 @@ func newH2Line(addr, target string) (*h2line, error) {
 
 func (m *multiplex) close() {
 	for _, l := range m.lines {
-		l.c.Close()
+		if l != nil {
+			l.c.Close()
+		}
 	}
+}
+
+// sweep implements holding.
+func (m *multiplex) sweep() (closed int) {
+	for _, l := range m.lines {
+		if _, err := l.exchange(); err != nil {
+			closed++
+		}
+	}
+	return closed
 }
 
 func (m *multiplex) burst(enough func(int) bool) tally {
@@ -274,9 +291,10 @@ func (l *h2line) exchange() (answers int, err error) {
 	return answers, nil
 }
 
-// handshakes has the fighters make new connections.
-func handshakes(resume bool) func(context.Context, *server) (client, error) {
-	return func(_ context.Context, s *server) (client, error) { return newNewcomers(s, resume), nil }
+// handshakes has the fighters make new connections, with keys agreed on by one of
+// these curves; none: what both like best, as with a browser.
+func handshakes(resume bool, curves ...tls.CurveID) func(context.Context, *server) (client, error) {
+	return func(_ context.Context, s *server) (client, error) { return newNewcomers(s, resume, curves...), nil }
 }
 
 // streams has the fighters answer over HTTP/2.

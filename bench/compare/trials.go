@@ -30,7 +30,12 @@ var trials = []trial{
 	{name: "herd of 5,000 on a cold URL, origin takes 1 s", play: func(a *arena, ctx context.Context, s *server) error { return a.coldHerd(s, 5000) }},
 	{name: "herd of 1,000, uncacheable, origin takes 200 ms", play: (*arena).aloneHerd},
 	{name: "5 MiB over 2 s, 100 followers", play: (*arena).followers},
-	{name: "5,000 idle connections", play: (*arena).idle},
+	{name: "5,000 idle connections", play: func(a *arena, ctx context.Context, s *server) error {
+		return a.idle(ctx, s, idleConnections, inPlain, true)
+	}},
+	{name: "2,000 idle connections of HTTP/2 over TLS", play: func(a *arena, ctx context.Context, s *server) error {
+		return a.idle(ctx, s, idleOverTLS, overHTTP2, false)
+	}},
 	{name: "reload under load", play: (*arena).reload},
 	{name: "upgrade under load", play: (*arena).upgrade},
 	{name: "stop and start", play: (*arena).restart},
@@ -208,57 +213,6 @@ func (a *arena) followers(ctx context.Context, s *server) error {
 	a.note("requests at the origin", s, float64(fetches), strconv.FormatInt(fetches, 10))
 	a.note("a follower's first byte, worst", s, worst.Seconds(), lasting(worst))
 	a.note("whole", s, float64(whole), fmt.Sprintf("%d of %d", whole, n))
-	return nil
-}
-
-// quiet is how long idle connections have been idle when memory is read.
-const quiet = 3 * time.Second
-
-// idle is played with a server of its own, which no herd has made grow before.
-func (a *arena) idle(ctx context.Context, s *server) error {
-	const n = 5000
-	alone, err := a.startOne(ctx, s.peer, s.cmd.Path, s.name+"-idle")
-	if err != nil {
-		return err
-	}
-	defer alone.stop()
-	target := "/media/1024"
-	if !s.keeps {
-		target = "/page/me"
-	}
-	ask := func(n int) (*crowd, error) {
-		c, err := newCrowd(alone.site.Listen, n)
-		if err != nil {
-			return nil, err
-		}
-		t := c.burst(always([]byte(get(target))), 200, func(sent int) bool { return sent >= 2*n })
-		if err := t.bad(); err != nil {
-			c.close()
-			return nil, err
-		}
-		return c, nil
-	}
-	few, err := ask(10)
-	if err != nil {
-		return err
-	}
-	few.close()
-	before := alone.memory()
-	c, err := ask(n)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(quiet):
-	}
-	each := float64(alone.memory()-before) / n / 1024
-	a.note("KiB of memory for each, after two hits and 3 s", s, each, figure(max(each, 0)))
-	if gone := c.sweep(); gone > 0 {
-		a.note("closed by the server meanwhile", s, float64(gone), strconv.Itoa(gone))
-	}
 	return nil
 }
 
