@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -19,7 +21,14 @@ const (
 	// backlogBytesMax is how far behind its origin one client may be; then the
 	// origin is paced by it.
 	backlogBytesMax = 64 << 20
+	// directTimeMax is how long a client may take for what waits for it in
+	// memory, 80 KiB at most, when the spool has no room for what follows: it
+	// holds a place at the origin then, and is cut off rather than keep it.
+	directTimeMax = 10 * time.Second
 )
+
+// errNoRoom ends an answer that was taken too slowly to go without the spool.
+var errNoRoom = errors.New("the client is slow, and the spool has no room for what follows")
 
 // pieces are the buffers that bodies are passed on through.
 var pieces = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
@@ -31,6 +40,7 @@ type originBody struct {
 	body   io.ReadCloser
 	res    *origin.Response // whose body it is; nil: of the rest of another's
 	spools *spool.Store     // nil: the client paces the origin
+	owner  netip.Addr       // of the room it takes there
 	buf    *[]byte
 	end    error // of body, behind what buf holds
 	timer  *time.Timer
@@ -41,12 +51,12 @@ type originBody struct {
 	late *backlog   // what it goes on with since it was too slow
 }
 
-// originBody makes a source of a body. done, which may be nil, gives the place
-// at the origin back and ends a read of the body.
-func (p *Proxy) originBody(rt *Route, body io.ReadCloser, res *origin.Response, done func()) *originBody {
+// originBody makes a source of a body for x. done, which may be nil, gives the
+// place at the origin back and ends a read of the body.
+func (p *Proxy) originBody(x *exchange, body io.ReadCloser, res *origin.Response, done func()) *originBody {
 	b := &originBody{body: body, res: res, done: done}
-	if done != nil && !rt.StreamsAnswers {
-		b.spools = p.spools
+	if done != nil && !x.route.StreamsAnswers && p.spools != nil {
+		b.spools, b.owner = p.spools, p.ownerOf(x)
 	}
 	return b
 }
@@ -116,7 +126,7 @@ func (b *originBody) fallBehind() {
 	if !b.lent || b.late != nil {
 		return // it came back at the last moment
 	}
-	b.late = newBacklog(b.spools.New())
+	b.late = newBacklog(b.spools.New(b.owner))
 	go b.late.fill(b.body, b.release)
 }
 
@@ -180,7 +190,8 @@ func newBacklog(sp *spool.Spool) *backlog {
 	return l
 }
 
-// fill takes body in to its end, at which it calls release.
+// fill takes body in to its end, or as far as it is wanted, and then calls
+// release.
 func (l *backlog) fill(body io.Reader, release func()) {
 	defer close(l.ended)
 	buf := pieces.Get().(*[]byte)
@@ -188,6 +199,7 @@ func (l *backlog) fill(body io.Reader, release func()) {
 	for {
 		n, err := body.Read(*buf)
 		if n > 0 && !l.add((*buf)[:n]) {
+			release()
 			return
 		}
 		if err != nil {
@@ -213,10 +225,28 @@ func (l *backlog) add(p []byte) bool {
 		l.moved.Broadcast()
 		return !l.stopped
 	}
-	l.direct = p // no room: the client paces the origin
+	return l.lend(p)
+}
+
+// lend has the client take p itself, and pace the origin by that, for a moment.
+// It returns false when that is over, or the client gone. l.mu is held.
+func (l *backlog) lend(p []byte) bool {
+	overdue := false
+	timer := time.AfterFunc(directTimeMax, func() {
+		l.mu.Lock()
+		overdue = true
+		l.moved.Broadcast()
+		l.mu.Unlock()
+	})
+	defer timer.Stop()
+	l.direct = p
 	l.moved.Broadcast()
-	for !l.stopped && len(l.direct) > 0 {
+	for !l.stopped && len(l.direct) > 0 && !overdue {
 		l.moved.Wait()
+	}
+	if len(l.direct) > 0 {
+		l.direct, l.end = nil, errNoRoom
+		return false
 	}
 	return !l.stopped
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"firstbell/proxy/field"
@@ -17,7 +18,7 @@ func (p *Proxy) takeIn(x *exchange) (*spool.Spool, error) {
 	if x.length > p.spools.Max() {
 		return nil, spool.ErrTooLarge // before anything of it is asked for
 	}
-	sp := p.spools.New()
+	sp := p.spools.New(p.ownerOf(x))
 	if err := sp.Take(x.body); err != nil {
 		sp.Close()
 		return nil, err
@@ -27,6 +28,19 @@ func (p *Proxy) takeIn(x *exchange) (*spool.Spool, error) {
 		x.length, x.trailer = sp.Size(), nil
 	}
 	return sp, nil
+}
+
+// ownerOf is whose share of the spool counts for x: the client's address, as
+// connections are counted by. A trusted proxy has none: it brings everybody's.
+func (p *Proxy) ownerOf(x *exchange) netip.Addr {
+	a := x.client
+	if !a.IsValid() {
+		a = addressOf(x.remote)
+	}
+	if c := p.clients.Load(); c != nil && c.Trusted.Has(a) {
+		return netip.Addr{}
+	}
+	return visitor(a)
 }
 
 // notTakenIn answers a request whose content could not be taken in.

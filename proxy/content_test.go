@@ -140,20 +140,24 @@ func TestContentThatCannotWaitIsRefusedBeforeItIsSent(t *testing.T) {
 
 // slowly reads a whole answer, a thousand bytes a second, and returns its
 // content's length and how it ended.
-func slowly(c net.Conn) (n int64, err error) {
-	res, err := http.ReadResponse(bufio.NewReader(sleepy{c}), nil)
+func slowly(c net.Conn, bytesPerSecond int) (n int64, err error) {
+	res, err := http.ReadResponse(bufio.NewReaderSize(sleepy{c, bytesPerSecond}, 16<<10), nil)
 	if err != nil {
 		return 0, err
 	}
 	return io.Copy(io.Discard, res.Body)
 }
 
-type sleepy struct{ io.Reader }
+type sleepy struct {
+	io.Reader
+	most int // a second
+}
 
 // Read implements io.Reader.
 func (s sleepy) Read(p []byte) (int, error) {
-	time.Sleep(time.Second)
-	return s.Reader.Read(p[:min(len(p), 1000)])
+	n, err := s.Reader.Read(p[:min(len(p), s.most)])
+	time.Sleep(time.Second * time.Duration(n) / time.Duration(s.most))
+	return n, err
 }
 
 func TestWhoReadsSlowlyHoldsNoPlaceAtTheOrigin(t *testing.T) {
@@ -177,7 +181,11 @@ func TestWhoReadsSlowlyHoldsNoPlaceAtTheOrigin(t *testing.T) {
 					}
 					ended := make(chan end, 1)
 					go func() {
-						n, err := slowly(c)
+						rate := 1000
+						if name != "room" {
+							rate = 16_000 // who takes less is cut off rather than hold the place
+						}
+						n, err := slowly(c, rate)
 						ended <- end{n, err}
 					}()
 					if name == "room" {
@@ -195,6 +203,37 @@ func TestWhoReadsSlowlyHoldsNoPlaceAtTheOrigin(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestWhoReadsSlowlyHoldsNoPlaceWithoutASpool has a reader keep to the least rate
+// while the spool has no room for what it does not take.
+func TestWhoReadsSlowlyHoldsNoPlaceWithoutASpool(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGate(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Write(make([]byte, 400_000))
+		}, oneAtOnce(plain))
+		cramped(t, g, spool.Options{KeepFree: 1 << 60})
+		c := onStreet(t, g)("10.0.0.1")
+		go io.WriteString(c, "GET /mine HTTP/1.1\r\nHost: school.example\r\n\r\n")
+		go func() {
+			for {
+				if _, err := io.ReadFull(c, make([]byte, 1000)); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		time.Sleep(time.Second)
+		g.get("/yours") // may have to wait until the other is given up
+		if a := g.get("/yours"); a.StatusCode != 200 || a.took > time.Second {
+			t.Errorf("got %d after %v beside a slow reader, want 200 at once", a.StatusCode, a.took)
+		}
+		if st := g.proxy.spools.Stats(); st.Full == 0 {
+			t.Errorf("got %+v, want a spool without room", st)
+		}
+		time.Sleep(2 * time.Minute)
+		spooled(t, g)
+	})
 }
 
 func TestWhoReadsSlowlyAndLeavesLeavesNothingBehind(t *testing.T) {
@@ -230,7 +269,7 @@ func TestASlowReaderSeesThatItsAnswerIsCutShort(t *testing.T) {
 		})
 		c := onStreet(t, g)("10.0.0.1")
 		go io.WriteString(c, "GET /mine HTTP/1.1\r\nHost: school.example\r\n\r\n")
-		if n, err := slowly(c); err != io.ErrUnexpectedEOF || n != 200_000 {
+		if n, err := slowly(c, 1000); err != io.ErrUnexpectedEOF || n != 200_000 {
 			t.Errorf("got %d bytes, %v; want 200000 and a cut", n, err)
 		}
 		spooled(t, g)

@@ -42,10 +42,10 @@ type landing struct {
 	body   *coalesce.Body
 	length int64
 
-	fresh  *cache.Stored       // instead: a stored response that is the answer
-	failed int                 // fresh is served because the origin answered this; -1: it did not answer
-	mine   *coalesce.Reader    // what the starter reads; nobody else may take it
-	rest   func(source) source // continues what one client reads, should it be too slow for the others
+	fresh  *cache.Stored                  // instead: a stored response that is the answer
+	failed int                            // fresh is served because the origin answered this; -1: it did not answer
+	mine   *coalesce.Reader               // what the starter reads; nobody else may take it
+	rest   func(*exchange, source) source // continues what one client reads, should it be too slow for the others
 
 	only   *private // instead: it is the starter's alone
 	err    error    // instead: for everybody; with only, for everybody but the starter
@@ -275,7 +275,7 @@ func (p *Proxy) answerGrowing(x *exchange, l *landing, leader bool) bool {
 		r.Until(x.leave.Done())
 	}
 	skipped := r.Skip(part.from) // of what lies in the spool
-	src := l.rest(r)
+	src := l.rest(x, r)
 	if c, ok := src.(*continued); ok {
 		c.got = skipped
 	}
@@ -556,9 +556,9 @@ func (t *touchdown) fill(v cache.Verdict, fields field.List, only bool) {
 		body:   body,
 		length: res.ContentLength,
 		detail: v.Detail,
-		rest: func(of source) source {
+		rest: func(x *exchange, of source) source {
 			from, _ := content.(*resuming) // nil where that is not possible
-			return &continued{source: of, t: t, of: from}
+			return &continued{source: of, x: x, t: t, of: from}
 		},
 	}
 	if plan.read {

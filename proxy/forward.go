@@ -125,7 +125,7 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, as outc
 		fields = withoutTags(fields)
 	}
 	if s != nil && s.place != nil {
-		live := newLiveBody(p.originBody(x.route, res.Body, res, nil), fields, s)
+		live := newLiveBody(p.originBody(x, res.Body, res, nil), fields, s)
 		p.sendAsked(x, res.Status, fields, res.ContentLength, live)
 		return
 	}
@@ -133,7 +133,7 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, as outc
 	if s != nil {
 		done = s.done
 	}
-	p.sendAsked(x, res.Status, fields, res.ContentLength, p.originBody(x.route, res.Body, res, done))
+	p.sendAsked(x, res.Status, fields, res.ContentLength, p.originBody(x, res.Body, res, done))
 }
 
 // withoutTags leaves out what is said to caches about purges; stored responses

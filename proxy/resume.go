@@ -132,6 +132,7 @@ func (r *resuming) continues(res *origin.Response, from int64) bool {
 // Where the rest cannot be had without doubt the answer ends visibly broken.
 type continued struct {
 	source
+	x   *exchange // whose answer it is
 	t   *touchdown
 	of  *resuming // nil: nothing can be continued
 	got int64
@@ -163,7 +164,7 @@ func (c *continued) goOn() bool {
 		return false
 	}
 	c.source.Close()
-	c.source, c.own = p.originBody(rt, body, nil, s.done), true
+	c.source, c.own = p.originBody(c.x, body, nil, s.done), true
 	p.counters.flightsResumed.Add(1)
 	return true
 }

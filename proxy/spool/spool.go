@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,10 +24,11 @@ const (
 	// never sees the disk.
 	eachMemoryMax = 64 << 10
 	memoryMin     = 512
-	// Room on disk is taken in steps, so that free space is looked for once a
-	// MiB.
-	roomStep = 1 << 20
-	// sharesOfDisk is what part of the disk one spool may have at most.
+	// Room on disk is taken in steps, so that free space is looked for a few
+	// times a MiB.
+	roomStep = 256 << 10
+	// sharesOfDisk is what part of the disk one spool may have at most, and one
+	// owner once more than half of it is taken.
 	sharesOfDisk = 4
 )
 
@@ -40,9 +42,13 @@ var ErrTooLarge = errors.New("the content is larger than the spool takes")
 type Store struct {
 	o Options
 
-	open, memory, disk             atomic.Int64
+	open, memory                   atomic.Int64
 	files, written, full, failures atomic.Int64
 	why                            atomic.Pointer[string]
+
+	mu     sync.Mutex           // guards what follows
+	disk   int64                // taken
+	shares map[netip.Addr]int64 // of disk, by owner; of those who have some
 }
 
 // Stats are what a store holds now, and counts since it was opened.
@@ -81,8 +87,8 @@ func setDefault(v *int64, to int64) {
 	}
 }
 
-// nameless opens a file that is gone with its descriptor.
-func nameless(dir string) (*os.File, error) {
+// named opens a file and takes its name away, where files cannot be made without.
+func named(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "firstbell-spool-")
 	if err != nil {
 		return nil, err
@@ -99,7 +105,7 @@ func (s *Store) Max() int64 { return eachMemoryMax + s.o.Bytes/sharesOfDisk }
 // Stats returns how it is now.
 func (s *Store) Stats() Stats {
 	st := Stats{
-		Open: s.open.Load(), Memory: s.memory.Load(), Disk: s.disk.Load(),
+		Open: s.open.Load(), Memory: s.memory.Load(), Disk: s.taken(),
 		Files: s.files.Load(), Written: s.written.Load(), Full: s.full.Load(), Failures: s.failures.Load(),
 	}
 	if why := s.why.Load(); why != nil {
@@ -108,15 +114,58 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// New returns an empty spool, which must be closed.
-func (s *Store) New() *Spool {
+func (s *Store) taken() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.disk
+}
+
+// New returns an empty spool, which must be closed. Its room counts as owner's;
+// what has no valid one has no bound but the store's.
+func (s *Store) New(owner netip.Addr) *Spool {
 	s.open.Add(1)
-	return &Spool{s: s}
+	return &Spool{s: s, owner: owner}
+}
+
+// take takes a step of room, if the owner may have it: nobody may fill the
+// disk for everybody. What others had before counts for nothing, so that the
+// first half goes to whoever comes.
+func (s *Store) take(owner netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.disk+roomStep > s.o.Bytes:
+		return false
+	case !owner.IsValid():
+	case s.disk+roomStep > s.o.Bytes/2 && s.shares[owner]+roomStep > max(s.o.Bytes/sharesOfDisk, roomStep):
+		return false
+	default:
+		if s.shares == nil {
+			s.shares = make(map[netip.Addr]int64)
+		}
+		s.shares[owner] += roomStep
+	}
+	s.disk += roomStep
+	return true
+}
+
+// giveBack gives back what take took.
+func (s *Store) giveBack(owner netip.Addr, room int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.disk -= room
+	if !owner.IsValid() || room == 0 {
+		return
+	}
+	if s.shares[owner] -= room; s.shares[owner] == 0 {
+		delete(s.shares, owner)
+	}
 }
 
 // A Spool takes in a content and gives it out again.
 type Spool struct {
 	s      *Store
+	owner  netip.Addr
 	memory []byte   // the beginning
 	file   *os.File // what follows; nil while memory holds all
 	onDisk int64    // bytes in file
@@ -244,8 +293,12 @@ func (sp *Spool) widen(need int) bool {
 func (sp *Spool) makeRoom(n int64) error {
 	s := sp.s
 	for sp.onDisk+n > sp.room {
-		if s.disk.Add(roomStep) > s.o.Bytes || freeBytes(s.o.Dir) < s.o.KeepFree+roomStep {
-			s.disk.Add(-roomStep)
+		if !s.take(sp.owner) {
+			s.full.Add(1)
+			return ErrFull
+		}
+		if freeBytes(s.o.Dir) < s.o.KeepFree+roomStep {
+			s.giveBack(sp.owner, roomStep)
 			s.full.Add(1)
 			return ErrFull
 		}
@@ -301,6 +354,6 @@ func (sp *Spool) Close() {
 	if sp.file != nil {
 		_ = sp.file.Close() // nobody reads it again
 	}
-	sp.s.disk.Add(-sp.room)
+	sp.s.giveBack(sp.owner, sp.room)
 	sp.s.open.Add(-1)
 }

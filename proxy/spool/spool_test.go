@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"testing"
 	"testing/iotest"
@@ -45,7 +46,7 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 	s := open(t, Options{})
 	for _, size := range []int{0, 1, memoryMin, eachMemoryMax, eachMemoryMax + 1, 3 << 20} {
 		for _, piece := range []int{777, 32 << 10} {
-			sp, want := s.New(), content(size)
+			sp, want := s.New(netip.Addr{}), content(size)
 			if err := fill(sp, want, piece); err != nil {
 				t.Fatalf("%d bytes: %v", size, err)
 			}
@@ -76,7 +77,7 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 func TestAContentIsTakenInToItsEnd(t *testing.T) {
 	s := open(t, Options{})
 	for _, size := range []int{0, 1, memoryMin, eachMemoryMax, eachMemoryMax + 1, 3 << 20} {
-		sp, want := s.New(), content(size)
+		sp, want := s.New(netip.Addr{}), content(size)
 		if err := sp.Take(iotest.HalfReader(bytes.NewReader(want))); err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
@@ -84,7 +85,7 @@ func TestAContentIsTakenInToItsEnd(t *testing.T) {
 			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
 		}
 		sp.Close()
-		sp = s.New()
+		sp = s.New(netip.Addr{})
 		var cut *SourceError
 		if err := sp.Take(io.MultiReader(bytes.NewReader(want), iotest.ErrReader(io.ErrUnexpectedEOF))); !errors.As(err, &cut) || cut.Err != io.ErrUnexpectedEOF {
 			t.Errorf("%d bytes and a cut: got %v", size, err)
@@ -98,7 +99,7 @@ func TestAContentIsTakenInToItsEnd(t *testing.T) {
 
 func TestASmallContentNeverSeesTheDisk(t *testing.T) {
 	s := open(t, Options{})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if err := fill(sp, content(eachMemoryMax), 100); err != nil {
 		t.Fatal(err)
@@ -110,7 +111,7 @@ func TestASmallContentNeverSeesTheDisk(t *testing.T) {
 
 func TestMemoryGrowsWithWhatCame(t *testing.T) {
 	s := open(t, Options{})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if _, err := sp.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -125,7 +126,7 @@ func TestAllTogetherStayWithinMemoryAndDisk(t *testing.T) {
 	var open []*Spool
 	var err error
 	for range 100 {
-		sp := s.New()
+		sp := s.New(netip.Addr{})
 		open = append(open, sp)
 		if err = fill(sp, content(1<<20), 32<<10); err != nil {
 			break
@@ -141,7 +142,7 @@ func TestAllTogetherStayWithinMemoryAndDisk(t *testing.T) {
 		t.Errorf("got %d contents of 1 MiB into 8 MiB", n)
 	}
 	open[0].Close()
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	if err := fill(sp, content(1<<20), 32<<10); err != nil {
 		t.Errorf("where one had left: %v", err)
 	}
@@ -155,7 +156,7 @@ func TestAllTogetherStayWithinMemoryAndDisk(t *testing.T) {
 
 func TestOneTakesNoMoreThanItsShare(t *testing.T) {
 	s := open(t, Options{Bytes: 8 << 20})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if err := fill(sp, content(4<<20), 32<<10); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v, want %v", err, ErrTooLarge)
@@ -165,9 +166,48 @@ func TestOneTakesNoMoreThanItsShare(t *testing.T) {
 	}
 }
 
+// TestNobodyFillsTheDiskForAll has an owner take what it can get: half of an
+// empty store, but never the rest, which is there for others in quarters.
+func TestNobodyFillsTheDiskForAll(t *testing.T) {
+	s := open(t, Options{Bytes: 8 << 20})
+	take := func(owner string, want int64) (spools []*Spool) {
+		t.Helper()
+		who, before := netip.MustParseAddr(owner), s.Stats().Disk
+		for range 100 {
+			sp := s.New(who)
+			spools = append(spools, sp)
+			if err := fill(sp, content(1<<20), 32<<10); err == nil {
+				continue
+			} else if !errors.Is(err, ErrFull) {
+				t.Errorf("%s: got %v, want %v", owner, err, ErrFull)
+			}
+			if got := s.Stats().Disk - before; got != want {
+				t.Errorf("%s: got %d bytes, want %d", owner, got, want)
+			}
+			return spools
+		}
+		t.Errorf("%s fills the store without end", owner)
+		return spools
+	}
+	greedy := take("192.0.2.1", 4<<20)
+	others := append(take("192.0.2.2", 2<<20), take("2001:db8::", 2<<20)...)
+	take("192.0.2.3", 0)
+	for _, sp := range greedy {
+		sp.Close()
+	}
+	others = append(others, take("192.0.2.2", 0)...) // has its quarter, and half is taken
+	others = append(others, take("192.0.2.1", 2<<20)...)
+	for _, sp := range others {
+		sp.Close()
+	}
+	if n := len(s.shares); n != 0 {
+		t.Errorf("got %d owners of nothing remembered, want none", n)
+	}
+}
+
 func TestTheDiskIsLeftToOthers(t *testing.T) {
 	s := open(t, Options{KeepFree: 1 << 60})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if err := fill(sp, content(1<<20), 32<<10); !errors.Is(err, ErrFull) {
 		t.Errorf("got %v, want %v", err, ErrFull)
@@ -180,7 +220,7 @@ func TestTheDiskIsLeftToOthers(t *testing.T) {
 func TestNothingIsLeftBehind(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if err := fill(sp, content(1<<20), 32<<10); err != nil {
 		t.Fatal(err)
@@ -231,7 +271,7 @@ func (w *waited) Read(p []byte) (int, error) {
 
 func TestNobodyHoldsABufferForContentThatDoesNotCome(t *testing.T) {
 	s := open(t, Options{})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	w := &waited{t: t, pieces: []int{1, 1, 100_000, 5}}
 	if err := sp.Take(w); err != nil || sp.Size() != 100_007 {
@@ -260,7 +300,7 @@ func (r *trickle) Read(p []byte) (int, error) {
 
 func TestWhoTricklesIsReadThroughASmallBuffer(t *testing.T) {
 	s := open(t, Options{})
-	sp := s.New()
+	sp := s.New(netip.Addr{})
 	defer sp.Close()
 	if err := sp.Take(&trickle{t, 1000}); err != nil || sp.Size() != 8000 {
 		t.Errorf("got %d bytes, %v; want 8000", sp.Size(), err)
