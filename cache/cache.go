@@ -31,6 +31,7 @@ type Cache struct {
 	tier        *tier // the disk below; nil without one
 	uncacheable uncacheable
 	ranges      uncacheable // what LearnRanges was told, salted
+	pages       pages
 	purges      purges
 	census      census
 	peer        atomic.Pointer[peering] // another process's cache, or nil
@@ -82,7 +83,7 @@ func (c *Cache) Run(ctx context.Context) error {
 // Close lets the files go. Run must have returned, and nothing may be called
 // any more.
 func (c *Cache) Close() error {
-	err := c.purges.file.close()
+	err := errors.Join(c.purges.file.close(), c.pages.close())
 	if c.tier != nil {
 		err = errors.Join(err, c.tier.store.Close())
 	}

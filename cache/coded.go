@@ -54,7 +54,7 @@ func (s *Stored) Select(a *Accepts) *Stored {
 		return best
 	}
 	for c, v := range set.in {
-		if w := a.weights[c]; v != nil && w > 0 && (w > most || w == most && len(v.Body) < len(best.Body)) {
+		if w := a.weights[c]; v != nil && w > 0 && (w > most || w == most && v.Length() < best.Length()) {
 			best, most = v, w
 		}
 	}
@@ -378,7 +378,7 @@ func (c *Cache) adoptSame(s *Stored) {
 		return
 	}
 	for _, old := range e.variants {
-		if old.variant == s.variant && old.Status == s.Status && sameNames(old.Verdict.Vary, s.Verdict.Vary) && bytes.Equal(old.Body, s.Body) {
+		if old.variant == s.variant && old.Status == s.Status && sameNames(old.Verdict.Vary, s.Verdict.Vary) && sameBody(old, s) {
 			if s.adopt(old); s.total()+entryBytes > c.memory.largest() {
 				s.codedBytes = 0
 				s.coded.Store(nil)

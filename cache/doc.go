@@ -18,6 +18,9 @@
 // there, and a 304 spares the content. It is believed only where it says itself
 // that it is about the same as was stored for others (named.go).
 //
+// Bodies of 256 KiB and more lie outside of the heap where the system allows it
+// (pages.go), to be sent without a copy. They count as others do.
+//
 // With a disk (Options.Disk) what Put stored is found again after a restart,
 // kill -9 included, but for what was stored in the last moments; what was
 // purged or invalidated is not. Every byte from there was verified.

@@ -77,6 +77,7 @@ func (c *Cache) adopt(p *peering, h *Handed) bool {
 		return false // of another version of firstbell
 	}
 	s.Body = h.Body
+	c.page(s)
 	s.soft.Store(h.Soft)
 	// A look-up goes by whether anything of the cell was invalidated: the other
 	// process may have sent this before it heard.
@@ -155,7 +156,7 @@ func (c *Cache) HandOverOf(key []byte) (all []Handed) {
 
 func handed(e *entry, s *Stored) Handed {
 	return Handed{
-		Key: []byte(s.key), Variant: []byte(s.variant), Head: s.appendHead(nil), Body: s.Body,
+		Key: []byte(s.key), Variant: []byte(s.variant), Head: s.appendHead(nil), Body: s.Bytes(),
 		OnDisk: s.onDisk.Load(), Soft: s.soft.Load(), Kept: e.where.Load() == inMain,
 	}
 }

@@ -72,7 +72,7 @@ func (s *Stored) mayBeNamed(r *Request, p *Policy) bool {
 // of s.
 func (s *Stored) tellsApart(variants []*Stored) bool {
 	for _, v := range variants {
-		if v != s && sameWeak(v.etag, s.etag) && !bytes.Equal(v.Body, s.Body) {
+		if v != s && sameWeak(v.etag, s.etag) && !sameBody(v, s) {
 			return false
 		}
 	}

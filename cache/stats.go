@@ -57,6 +57,7 @@ type Stats struct {
 
 	WindowBytes, MainBytes, PinnedBytes int64 // accounted; together never above MaxBytes
 	MaxBytes                            int64
+	PagedBytes                          int64 // of bodies outside of the heap, those included that are about to go
 	Objects                             int64 // stored responses
 
 	PinnedKeys, PinnedMaxBytes int64
@@ -84,6 +85,7 @@ func (c *Cache) Stats() Stats {
 	defer m.mu.Unlock()
 	s.Evictions, s.Kept, s.Again, s.PinsRefused = m.counts.evictions, m.counts.kept, m.counts.again, m.counts.pinsRefused
 	s.WindowBytes, s.MainBytes, s.PinnedBytes = m.window.bytes, m.main.bytes, m.pinned.bytes
+	s.PagedBytes = c.pages.bytes.Load()
 	s.MaxBytes, s.Objects = m.budget, m.objects
 	s.PinnedKeys, s.PinnedMaxBytes = m.pinned.count, m.pins.Load().bytes
 	return s

@@ -28,7 +28,7 @@ type Stored struct {
 	// Connection, none withheld by the response, no Age (Age says it) and
 	// always a Date.
 	Fields field.List
-	Body   []byte
+	Body   []byte // nil where the body lies in pages (Paged) or on disk (Large)
 
 	key     string
 	variant string // VariantKey of the request that brought it
@@ -48,6 +48,7 @@ type Stored struct {
 
 	late    atomic.Uint32 // look-ups since it has been due for freshening
 	content *content      // where the body lies, when it is too large for memory
+	paged   *Paged        // the body, when it is too large for the heap
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
 
 	prepared [forms]atomic.Pointer[[]byte]
@@ -104,6 +105,7 @@ func (c *Cache) NewStored(r *Request, v Verdict, status int, res field.List, bod
 	}
 	s.begun(r)
 	s.generateTag()
+	c.page(s)
 	s.index()
 	return s
 }
@@ -139,6 +141,9 @@ func (s *Stored) measure(text int) {
 		s.lastModified = t
 	}
 	s.size = storedBytes + allocated(cap(s.Body)) + fieldsSize(s.Fields)
+	if s.paged != nil {
+		s.size += pageCeil(s.paged.length) + pagedBytes
+	}
 	s.size += allocated(text) + int64(forms)*preparedBytes
 	for _, f := range s.Fields {
 		s.size += int64(forms) * int64(len(f.Name)+len(f.Value)+len(": \r\n")) // what SetPrepared holds
@@ -152,6 +157,8 @@ const (
 	// storedBytes is a Stored with its Verdict and what the collector needs to
 	// know of it, measured on linux/amd64.
 	storedBytes = 704
+	// pagedBytes is what hangs a body in pages on a Stored.
+	pagedBytes = 192
 	// preparedBytes is what hangs a prepared header on a Stored, beside its
 	// text.
 	preparedBytes = 128
@@ -292,7 +299,7 @@ func (s *Stored) renewed(r *Request, p *Policy, res304 field.List, requestTime, 
 	merged := updated(s.Fields, unpersonal(res304, p), date)
 	v := Judge(r, p, s.Status, merged, requestTime, responseTime)
 	again := &Stored{
-		Status: s.Status, Fields: storable(merged, v.withheld, date), Body: s.Body, content: s.content, Verdict: v,
+		Status: s.Status, Fields: storable(merged, v.withheld, date), Body: s.Body, content: s.content, paged: s.paged, Verdict: v,
 		key: s.key, variant: s.variant, responseTime: responseTime, tags: s.tags,
 		generated: s.generated,
 	}

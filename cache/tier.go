@@ -188,7 +188,7 @@ func (t *tier) writeNext() bool {
 // it counts the change before he removes it from disk: so either that is seen
 // here, or he finds the writer there.
 func (t *tier) write(s *Stored) {
-	if int64(len(s.Body)) > t.store.Stats().MaxBytes/4 {
+	if s.Length() > t.store.Stats().MaxBytes/4 {
 		s.onDisk.Store(neverOnDisk)
 		return
 	}
@@ -200,7 +200,7 @@ func (t *tier) write(s *Stored) {
 		w.Discard()
 		return
 	}
-	_, _ = w.Write(s.Body) // Commit says what became of it
+	s.withBody(func(body []byte) { _, _ = w.Write(body) }) // Commit says what became of it
 	ref, err := w.Commit()
 	if err == nil {
 		s.onDisk.Store(ref.Seq)
@@ -267,6 +267,9 @@ func (t *tier) found(s *Stored) {
 	t.hits.Add(1)
 	if s.Large() || t.store.Uses(view(s.key), s.onDisk.Load()) < promoteUses {
 		return
+	}
+	if t.c.page(s); s.paged != nil {
+		s.index()
 	}
 	keep := func(*Stored) bool { return true } // what came meanwhile is newer
 	if t.c.memory.put(s, keep) {
@@ -374,8 +377,11 @@ func (s *Stored) Large() bool { return s.content != nil }
 
 // Length is the length of the body, wherever it is.
 func (s *Stored) Length() int64 {
-	if s.content != nil {
+	switch {
+	case s.content != nil:
 		return s.content.length
+	case s.paged != nil:
+		return s.paged.length
 	}
 	return int64(len(s.Body))
 }

@@ -49,10 +49,10 @@ func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 		if send != s {
 			x.note.detail = to.String()
 			if x.method == "GET" {
-				x.saved = int64(len(s.Body) - len(send.Body))
+				x.saved = s.Length() - send.Length()
 			}
 		}
-		if send.Large() {
+		if send.Large() || send.Paged() != nil {
 			x.out.stream(x, send.Status, withAge(send.Fields, x), send.Length(), x.contentOf(send).part(0, send.Length()))
 			return
 		}

@@ -86,7 +86,7 @@ func (c *coder) add(j codingJob) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	size := int64(len(j.s.Body))
+	size := j.s.Length()
 	if c.closed || len(c.jobs) == codingJobsMax || c.bytes+size > codingBytesMax && len(c.jobs) > 0 {
 		c.full.Store(true)
 		c.dropped.Add(1)
@@ -121,7 +121,7 @@ func (c *coder) work() {
 		}
 		j := c.jobs[0]
 		c.jobs[0] = codingJob{}
-		c.jobs, c.bytes = c.jobs[1:], c.bytes-int64(len(j.s.Body))
+		c.jobs, c.bytes = c.jobs[1:], c.bytes-j.s.Length()
 		c.full.Store(false)
 		c.mu.Unlock()
 		c.do(j)
@@ -183,9 +183,9 @@ func codedBody(s *cache.Stored, to cache.Coding) ([]byte, error) {
 // plainBody is the content of s without a coding.
 func plainBody(s *cache.Stored) ([]byte, error) {
 	if v := s.In(cache.Identity); v != nil {
-		return v.Body, nil
+		return v.Bytes(), nil
 	}
-	return decodeAll(s.Coding(), s.Body)
+	return decodeAll(s.Coding(), s.Bytes())
 }
 
 var errTooLarge = errors.New("decoding: too large to be kept")

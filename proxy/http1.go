@@ -406,11 +406,12 @@ func (h *h1) stream(x *exchange, status int, fields field.List, length int64, bo
 // copy writes the head, with the first piece where that is there already, and
 // every other piece as it comes.
 func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body source) error {
-	if files, ok := body.(fileSource); ok && !chunked {
-		if done, err := h.copyFile(x, head, length, files); done {
+	if files, ok := body.(fileSource); ok && !chunked && sendsFiles && length > 0 && h.conn.raw != nil {
+		var done bool
+		var err error
+		if head, done, err = h.copyFile(x, head, length, files); done {
 			return err
 		}
-		head = h.out1[:0]
 	}
 	if e, ok := body.(eager); len(head) > 0 && (!ok || !e.Ready()) {
 		h.write(head, nil)
@@ -492,27 +493,38 @@ func appendTrailer(b []byte, x *exchange, body source) []byte {
 	return b
 }
 
-// copyFile writes the head and then sends from a file what lies in one. It
-// reports false when the rest has to be read and written.
-func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (done bool, err error) {
-	h.write(head, nil)
+// copyFile sends from a file what lies in one, behind the head. It reports false
+// when the rest has to be read and written, behind what it returns of the head.
+func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (left []byte, done bool, err error) {
 	for h.err == nil && x.sent < length {
 		f, at, n, err := body.NextFile()
 		if err != nil {
-			return true, cutShort(err)
+			if len(head) > 0 {
+				h.write(head, nil)
+			}
+			return nil, true, cutShort(err)
 		}
 		if f == nil {
-			return false, nil
+			return head, false, nil
+		}
+		if len(head) > 0 {
+			h.begin()
+			h.err = sendFront(h.conn.raw, h.conn, head)
+			head = head[:0]
+			h.out1 = head
+			if h.err != nil {
+				break
+			}
 		}
 		sent, able, err := sendFile(h.conn.raw, h.conn, f, at, n)
 		x.sent += sent
 		h.err = err
 		if !able {
 			body.Again(n)
-			return false, nil
+			return head, false, nil
 		}
 	}
-	return true, h.err
+	return nil, true, h.err
 }
 
 var errTooLong = errors.New("content longer than its announced length")

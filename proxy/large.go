@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"os"
+	"runtime"
 	"sync"
 
 	"firstbell/cache"
@@ -49,8 +50,55 @@ func (x *exchange) contentOf(s *cache.Stored) content {
 	if s.Large() {
 		return diskContent{x.large}
 	}
+	if b := s.Paged(); b != nil {
+		return pagedContent{b}
+	}
 	return memoryContent(s.Body)
 }
+
+// pagedContent is a body in memory that lies in a file, too.
+type pagedContent struct{ b *cache.Paged }
+
+func (c pagedContent) size() int64 { return int64(len(c.b.Bytes())) }
+
+func (c pagedContent) part(from, to int64) source { return &pagedSource{b: c.b, from: from, to: to} }
+
+// pagedSource hands out a part of such a body. It keeps the body reachable until
+// it is closed.
+type pagedSource struct {
+	b        *cache.Paged
+	from, to int64
+}
+
+// Next implements source.
+func (s *pagedSource) Next() ([]byte, error) {
+	if s.from >= s.to {
+		return nil, io.EOF
+	}
+	piece := s.b.Bytes()[s.from:s.to]
+	s.from = s.to
+	return piece, nil
+}
+
+// Ready implements eager.
+func (s *pagedSource) Ready() bool { return true }
+
+// NextFile implements fileSource.
+func (s *pagedSource) NextFile() (f *os.File, at, n int64, err error) {
+	if s.from >= s.to {
+		return nil, 0, 0, io.EOF
+	}
+	f, at = s.b.File()
+	at, n = at+s.from, s.to-s.from
+	s.from = s.to
+	return f, at, n, nil
+}
+
+// Again implements fileSource.
+func (s *pagedSource) Again(n int64) { s.from -= n }
+
+// Close implements source.
+func (s *pagedSource) Close() { runtime.KeepAlive(s.b) }
 
 // diskContent is a body on disk.
 type diskContent struct{ r *disk.Record }

@@ -153,10 +153,27 @@ type setting struct {
 // boundMemory has the garbage collector keep the process near what the cache may
 // take: without it a full cache and as much garbage beside it is normal. A
 // fifth, and 256 MiB for everything else, lets it run seldom enough. GOMEMLIMIT
-// goes before it.
-func boundMemory(cacheBytes int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(cacheBytes*6/5 + 256<<20)
+// goes before it. What the cache keeps outside of the heap, where the collector
+// does not see it, it is told until ctx ends.
+func boundMemory(ctx context.Context, cacheBytes int64, outside func() int64) error {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return nil
+	}
+	limit, step := cacheBytes*6/5+256<<20, max(cacheBytes/64, 4<<20)
+	debug.SetMemoryLimit(limit)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for told := int64(0); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		// It stops the world for a moment: not for every body.
+		if n := outside(); n > told+step || n < told-step {
+			debug.SetMemoryLimit(limit - n)
+			told = n
+		}
 	}
 }
 
@@ -284,7 +301,9 @@ func (s *server) listen(key, address string) (net.Listener, error) {
 // way and closes everything. It is called once.
 func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	broken := make(chan error, 4)
-	boundMemory(int64(s.now.Load().config.Cache.Memory))
+	s.background("the bound of the memory", func(ctx context.Context) error {
+		return boundMemory(ctx, int64(s.now.Load().config.Cache.Memory), func() int64 { return s.cache.Stats().PagedBytes })
+	})
 	s.background("the cache", s.cache.Run)
 	if a := s.takes.Load(); a != nil {
 		a.start(s)

@@ -87,6 +87,7 @@ type cacheStatus struct {
 	Objects   int64  `json:"objects"`
 	Bytes     int64  `json:"bytes"`
 	MaxBytes  int64  `json:"max_bytes"`
+	Paged     int64  `json:"paged_bytes"` // of large bodies, outside of the heap
 	Hits      uint64 `json:"hits"`
 	Stale     uint64 `json:"stale"`
 	Misses    uint64 `json:"misses"`
@@ -236,7 +237,7 @@ func (s *server) report() *statusReport {
 	r.Cache = cacheStatus{
 		Objects: c.Objects, Bytes: c.Bytes(), MaxBytes: c.MaxBytes,
 		Hits: c.Hits, Stale: c.StaleHits, Misses: c.Misses, Bypasses: c.Bypasses, Evictions: c.Evictions,
-		Pinned: c.PinnedKeys, PinnedBytes: c.PinnedBytes, PinnedMaxBytes: c.PinnedMaxBytes, PinsRefused: c.PinsRefused,
+		Paged: c.PagedBytes, Pinned: c.PinnedKeys, PinnedBytes: c.PinnedBytes, PinnedMaxBytes: c.PinnedMaxBytes, PinsRefused: c.PinsRefused,
 		Purges: c.Purges, LastPurge: s.purged.Load(),
 	}
 	if c.Disk != nil {
