@@ -94,6 +94,9 @@ func newAuthority(a *ACME) (*authority, error) {
 		template.ListenHost = host
 	}
 	out.issuer = certmagic.NewACMEIssuer(out.config, template)
+	if err := bound(out.issuer); err != nil {
+		return nil, fmt.Errorf("preparing ACME: %w", err)
+	}
 	out.config.Issuers = []certmagic.Issuer{out.issuer}
 	return out, nil
 }

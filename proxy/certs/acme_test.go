@@ -342,8 +342,8 @@ func fill(t *testing.T, dir string) string {
 	return to
 }
 
-// TestARudeCAIsToldApartAndAskedSeldom: it answers garbage, an error, half, or
-// nothing at all.
+// TestARudeCAIsToldApartAndAskedSeldom: it answers garbage, an error, half,
+// without end, or nothing at all.
 func TestARudeCAIsToldApartAndAskedSeldom(t *testing.T) {
 	h := listenHere(t)
 	pair := write(t, t.TempDir(), "rude", longAgo, farOff, "localhost")
@@ -354,10 +354,23 @@ func TestARudeCAIsToldApartAndAskedSeldom(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(c.Leaf)
 	hang := make(chan struct{})
+	var poured atomic.Int64
 	answers := map[string]http.HandlerFunc{
 		"/garbage": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") },
 		"/error":   func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 500) },
 		"/cut":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"/endless": func(w http.ResponseWriter, r *http.Request) { poured.Add(pour(w)) },
+		"/endless-error": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			poured.Add(pour(w))
+		},
+		"/large": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1099511627776")
+			poured.Add(pour(w))
+		},
+		"/many-fields": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Replay-Nonce", strings.Repeat("x", 1<<20))
+		},
 		"/hangs": func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-hang:
@@ -386,4 +399,20 @@ func TestARudeCAIsToldApartAndAskedSeldom(t *testing.T) {
 		}
 		stop()
 	}
+	// Asked three times for each at most, and what sockets hold beside that.
+	if got := poured.Load(); got < answerBytesMax || got > 100*answerBytesMax {
+		t.Errorf("an endless CA got rid of %d bytes, want a few times %d", got, answerBytesMax)
+	}
+}
+
+// pour writes until nobody reads, 4 GiB at most, and returns how much.
+func pour(w io.Writer) (n int64) {
+	piece := bytes.Repeat([]byte(" "), 64<<10)
+	for n < 4<<30 {
+		m, err := w.Write(piece)
+		if n += int64(m); err != nil {
+			break
+		}
+	}
+	return n
 }

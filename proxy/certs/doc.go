@@ -15,14 +15,14 @@
 // disk, renewed with a third of their time left, each at a moment of its own. A
 // CA that is down, slow or talks nonsense, and a disk that is full, cost nobody a
 // handshake: what is there is shown, and the CA is asked more and more seldom. A
-// name that a CA cannot verify holds up no other.
+// name that a CA cannot verify holds up no other. Of an answer of a CA no more
+// than 1 MiB is read, and 64 KiB of fields.
 //
 // It does not look into the revocation of certificates, ask clients for theirs,
 // or order certificates for wildcards, for which a CA would want to see changes
-// in DNS. A CA that answers without end is cut off after 30 s, not by size: name
-// none that is not to be trusted.
+// in DNS.
 //
 // Start reading at Store.choose; files.go reads and watches files, tickets.go
 // keeps the keys of sessions, queue.go decides when a CA is asked for what, and
-// acme.go asks it.
+// acme.go asks it, within the bounds of bound.go.
 package certs
