@@ -17,11 +17,12 @@
 // and pace.go say. Idle connections in plain are parked in lot_linux.go.
 //
 // Connections of HTTP/1 stay in door.go, conn.go, http1.go, upload.go and the lot, those
-// of HTTP/3 in h3door.go, h3conn.go, h3.go and h3upload.go;
+// of HTTP/2 in h2.go over package http2, those
+// of HTTP/3 in h3door.go, h3conn.go, h3.go and h3upload.go over package http3;
 // everything else sees an exchange.
 //
-// Of a malformed request nothing goes further than package http1: there is one
-// reader of requests, and it is strict. It answers stored responses with ready
+// Of a malformed request nothing goes further than packages http1, http2 and
+// http3: each protocol has one reader of requests, and it is strict. It answers stored responses with ready
 // bytes: a fresh 1 KiB page costs what a bare fasthttp server needs for it.
 //
 // Stored pages are sent in the coding that suits the client. A coding is made
