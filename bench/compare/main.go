@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.binary, "firstbell", "", "the firstbell to measure (default: built from this module)")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, too")
 	flags.BoolVar(&o.far, "guard", false, "exit 1 where firstbell costs far more than a bare fasthttp answer in this run")
-	flags.BoolVar(&o.scale, "scale", false, "instead of comparing, measure how firstbell's costs grow with keys, schools, routes, connections and students")
+	flags.BoolVar(&o.scale, "scale", false, "instead of comparing, measure how firstbell's costs grow with keys, schools, routes, connections and students; -case names some of these")
 	flags.StringVar(&o.costs, "costs", "", "with -scale: write the costs that bench/plan calculates with to this file")
 	serve := flags.String("serve", "", "start this peer alone, as it is configured here, until interrupted; with -listen and -origin")
 	listen := flags.String("listen", "127.0.0.1:18081", "with -serve: where it listens")
@@ -199,7 +199,7 @@ func measure(ctx context.Context, o *options, stdout io.Writer) error {
 		}
 	}()
 	if a.scale {
-		return a.measureScale(ctx, stdout)
+		return a.measureScale(ctx, began, stdout)
 	}
 	if err := a.startAll(ctx); err != nil {
 		return err
