@@ -2,9 +2,12 @@ package origin
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -33,11 +36,21 @@ type conn struct {
 	nc     net.Conn
 	srv    *server
 	abort  func() // closes nc; made once, so that watching a context needs no closure
-	peek   *peeker
+	socket *socket
+	plain  bool // nc is the socket itself, so that it may be written and read past nc
 	reused bool
 
 	idleSince time.Time
 	idleMax   time.Duration
+
+	bound  context.Context // what nc is closed at the end of, between exchanges too; nil: nothing
+	unbind func() bool
+
+	// Limits that are exact cost a timer for each phase of each request. Those of
+	// reads are kept by one that may go off too early: then it is set again.
+	exact  bool
+	readBy time.Time // when reads are to end
+	readAt time.Time // when they will, by the timer
 
 	buf  *[]byte // nil while idle
 	r, w int     // (*buf)[r:w] has been received and not yet read
@@ -48,7 +61,8 @@ func newConn(s *server, nc net.Conn) *conn {
 	if t, ok := nc.(*tlsConn); ok {
 		below = t.below.Conn
 	}
-	c := &conn{nc: nc, srv: s, peek: newPeeker(below)}
+	c := &conn{nc: nc, srv: s, socket: newSocket(below)}
+	c.plain, c.exact = c.socket != nil && below == nc, c.secure()
 	c.abort = func() { _ = below.Close() }
 	return c
 }
@@ -84,8 +98,29 @@ func (e *ending) Read(p []byte) (int, error) {
 
 // usable reports whether an idle connection may carry a request: it is not too
 // old, and the server has neither closed it nor sent anything unasked.
-func (c *conn) usable(now time.Time) bool {
-	return now.Sub(c.idleSince) < c.idleMax && (c.peek == nil || c.peek.quiet())
+func (c *conn) usable(now time.Time) bool { return c.young(now) && c.quiet() }
+
+func (c *conn) young(now time.Time) bool { return now.Sub(c.idleSince) < c.idleMax }
+
+func (c *conn) quiet() bool { return c.socket == nil || c.socket.quiet() }
+
+// bind has the connection closed when ctx ends, whatever it does then.
+func (c *conn) bind(ctx context.Context) {
+	if c.bound == ctx {
+		return
+	}
+	if c.bound != nil {
+		c.unbind()
+	}
+	c.bound, c.unbind = ctx, context.AfterFunc(ctx, c.abort)
+}
+
+// end closes the connection for good. No exchange has it any more.
+func (c *conn) end() {
+	c.abort()
+	if c.bound != nil {
+		c.unbind()
+	}
 }
 
 func (c *conn) attachBuf() {
@@ -102,9 +137,70 @@ func (c *conn) detachBuf() {
 // buffered is how much was received and not read.
 func (c *conn) buffered() int { return c.w - c.r }
 
-// readWithin limits the reads from now on. An error means that the connection
-// is closed, which the next read finds out.
-func (c *conn) readWithin(d time.Duration) { _ = c.nc.SetReadDeadline(time.Now().Add(d)) }
+// readWithin limits the reads from now on.
+func (c *conn) readWithin(d time.Duration) {
+	now := time.Now()
+	c.readBy = now.Add(d)
+	if c.exact || c.readAt.After(c.readBy) || c.readAt.Sub(now) < d/2 {
+		c.setTimer()
+	}
+}
+
+// setTimer has reads end at readBy. An error means that the connection is
+// closed, which the next read finds out.
+func (c *conn) setTimer() {
+	c.readAt = c.readBy
+	_ = c.nc.SetReadDeadline(c.readAt)
+}
+
+// tooEarly reports whether err is the timer's, going off before its time, and
+// sets it again.
+func (c *conn) tooEarly(err error) bool {
+	if err == nil || c.exact || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(c.readBy) {
+		return false
+	}
+	c.setTimer()
+	return true
+}
+
+// receive reads until there is a byte or an error, never both.
+func (c *conn) receive(p []byte) (int, error) {
+	for {
+		n, err := readSome(c.nc, p)
+		if n > 0 || !c.tooEarly(err) {
+			return n, err
+		}
+	}
+}
+
+// lendTimer leaves the time limit of reads to another goroutine, and has none
+// until that sets one; dueTimer takes it back.
+func (c *conn) lendTimer() {
+	c.exact = true
+	_ = c.nc.SetReadDeadline(time.Time{}) // fails for a closed connection only: then reading tells
+}
+
+func (c *conn) dueTimer() { c.exact, c.readAt = c.secure(), time.Time{} }
+
+// secure reports a connection by TLS, which a read that ends early may break.
+func (c *conn) secure() bool { return c.srv.secure != nil }
+
+// ask sends out and receives what comes first of the answer. Where the server
+// has spoken or gone before, it is errStale and nothing was sent. rest is what
+// there was no room for in the socket, or what was left at an error: then
+// nothing was received.
+func (c *conn) ask(out []byte) (rest []byte, err error) {
+	first := c.reused
+	for {
+		var n int
+		rest, n, err = c.socket.talk(out, (*c.buf)[c.w:], first)
+		c.w += n
+		if len(rest) > 0 || !c.tooEarly(err) {
+			return rest, err
+		}
+		out, first = nil, false
+	}
+}
 
 // fill receives more into the buffer, which grows up to most bytes. It returns
 // nil if at least one byte came.
@@ -122,7 +218,7 @@ func (c *conn) fill(most int) error {
 		}
 		b = c.grow(min(2*len(b), most))
 	}
-	n, err := readSome(c.nc, b[c.w:])
+	n, err := c.receive(b[c.w:])
 	c.w += n
 	return err
 }
@@ -150,12 +246,12 @@ func readSome(r io.Reader, p []byte) (int, error) {
 }
 
 // readHead reads and parses one head within the deadline already set.
-func (c *conn) readHead(bytesMax, fieldsMax int) (head, error) {
+func (c *conn) readHead(room *headRoom, bytesMax, fieldsMax int) (head, error) {
 	for seen := 0; ; {
 		b := (*c.buf)[c.r:c.w]
 		if n := headEnd(b, seen); n >= 0 && n <= bytesMax {
 			c.r += n
-			return parseHead(b[:n], fieldsMax)
+			return parseHead(room, b[:n], fieldsMax)
 		}
 		seen = len(b)
 		if start := b[:min(seen, len("HTTP/"))]; !bytes.HasPrefix([]byte("HTTP/"), start) {
@@ -176,7 +272,7 @@ func (c *conn) read(p []byte, idle time.Duration) (int, error) {
 	if c.r == c.w {
 		c.readWithin(idle)
 		if len(p) >= bufBytes {
-			return readSome(c.nc, p)
+			return c.receive(p)
 		}
 		if err := c.fill(bufBytes); err != nil {
 			return 0, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"firstbell/proxy/field"
@@ -41,6 +42,23 @@ type Response struct {
 	// Trailer returns the trailer fields, once Body has returned io.EOF, less
 	// those that may not be in one (RFC 9110 section 6.5.1).
 	Trailer func() field.List
+
+	exchange *exchange
+}
+
+// Interrupt ends a Read of Body under way, and every later one, as cancelling
+// Do's context would. Anybody may call it until Body.Close has returned.
+func (r *Response) Interrupt() {
+	if x := r.exchange; x != nil && x.state.CompareAndSwap(running, interrupted) {
+		x.c.abort()
+	}
+}
+
+// A Room is what an exchange lives in. Who keeps one for the next exchange
+// spares it its garbage.
+type Room struct {
+	x exchange
+	h headRoom
 }
 
 // bodyMode says what ends a response's content (RFC 9112 section 6.3).
@@ -61,8 +79,10 @@ type exchange struct {
 	c      *conn
 	r      *Request
 	up     *upload     // nil when the request went out in one piece
-	unhook func() bool // stops watching ctx; nil when ctx cannot be done
+	unhook func() bool // stops watching ctx; nil when ctx cannot be done, or the connection is bound to it
 	res    Response
+	heads  *headRoom // where heads are parsed into; nil: into memory of their own
+	state  atomic.Uint32
 
 	mode      bodyMode
 	left      int64 // bodySized: content left
@@ -71,24 +91,41 @@ type exchange struct {
 	last      bool // the connection ends with this exchange
 	keepAlive time.Duration
 
-	released bool  // the connection is given back or closed
-	err      error // what Read returns from now on
+	err error // what Read returns from now on
 
 	header, idle time.Duration // Timeouts of this exchange
 }
+
+// The states of an exchange.
+const (
+	running     = iota
+	interrupted // the connection has been closed, and is to be released
+	released    // the connection is given back or closed
+)
 
 // roundTrip sends out, which is the request's head and perhaps its content,
 // and returns at the final response's head. On an error the connection is
 // closed and Body no longer read.
 func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, inline bool) (*exchange, error) {
-	x := &exchange{ctx: ctx, p: p, c: c, r: r, header: r.Header, idle: r.Idle, last: p.cfg.Preface != 0}
+	x := r.room()
+	x.ctx, x.p, x.c, x.r, x.header, x.idle, x.last = ctx, p, c, r, r.Header, r.Idle, p.cfg.Preface != 0
 	setDefault(&x.header, p.cfg.Timeouts.Header)
 	setDefault(&x.idle, p.cfg.Timeouts.Idle)
 	c.attachBuf()
-	if ctx.Done() != nil {
+	switch {
+	case r.Lasting:
+		c.bind(ctx)
+	case ctx.Done() != nil:
 		x.unhook = context.AfterFunc(ctx, c.abort)
 	}
 	h, doing, err := x.run(out, inline)
+	if err == errStale {
+		c.detachBuf()
+		if x.unhook != nil {
+			x.unhook()
+		}
+		return x, err
+	}
 	if err != nil {
 		return x, x.fail(doing, err)
 	}
@@ -96,17 +133,49 @@ func (p *Pool) roundTrip(ctx context.Context, c *conn, r *Request, out []byte, i
 	return x, nil
 }
 
+// room returns what an exchange for r lives in.
+func (r *Request) room() *exchange {
+	if r.Room == nil {
+		return new(exchange)
+	}
+	r.Room.x = exchange{heads: &r.Room.h}
+	return &r.Room.x
+}
+
+// errStale says that a connection which was idle has been used up meanwhile:
+// its server has closed it, or said something unasked. Nothing was sent.
+var errStale = errors.New("the idle connection is of no use any more")
+
 // run sends and waits. The string says what was being done when it failed.
 func (x *exchange) run(out []byte, inline bool) (head, string, error) {
-	t := &x.p.cfg.Timeouts
+	c := x.c
 	uploading := x.r.hasContent() && !inline
-	_ = x.c.nc.SetDeadline(time.Now().Add(x.header)) // a closed connection shows at the write
-	if _, err := x.c.nc.Write(out); err != nil {
-		return x.lastWords(err)
+	if !uploading {
+		c.readWithin(x.header)
+	}
+	if c.plain && !uploading {
+		rest, err := c.ask(out)
+		switch {
+		case err == errStale:
+			return head{}, "", err
+		case err != nil && len(rest) > 0:
+			return x.lastWords(err)
+		case err != nil:
+			return head{}, doingHead, err
+		}
+		out = rest
+	} else if c.reused && !c.quiet() {
+		return head{}, "", errStale
+	}
+	if len(out) > 0 {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(x.header)) // a closed connection shows at the write
+		if _, err := c.nc.Write(out); err != nil {
+			return x.lastWords(err)
+		}
 	}
 	if uploading {
-		_ = x.c.nc.SetReadDeadline(time.Time{}) // upload sets it when all is sent
-		x.up = newUpload(x.c, x.r, t.Send, x.header)
+		c.lendTimer() // to upload, which sets it when all is sent
+		x.up = newUpload(c, x.r, x.p.cfg.Timeouts.Send, x.header)
 		go x.up.run()
 	}
 	h, err := x.readFinal()
@@ -142,7 +211,7 @@ func (x *exchange) lastWords(cause error) (head, string, error) {
 func (x *exchange) readFinal() (head, error) {
 	cfg := &x.p.cfg
 	for range informationalMax + 1 {
-		h, err := x.c.readHead(cfg.HeadBytesMax, cfg.FieldsMax)
+		h, err := x.c.readHead(x.heads, cfg.HeadBytesMax, cfg.FieldsMax)
 		x.heard = x.heard || err == nil || x.c.buffered() > 0
 		if err != nil {
 			return h, err
@@ -153,6 +222,7 @@ func (x *exchange) readFinal() (head, error) {
 		if h.status >= 200 {
 			if x.up != nil {
 				x.up.final()
+				x.c.dueTimer()
 			}
 			return h, nil
 		}
@@ -208,7 +278,7 @@ func (x *exchange) SetIdle(d time.Duration) { x.idle = d }
 func (x *exchange) begin(h *head) {
 	x.last = x.last || h.last
 	x.keepAlive = h.keepAlive
-	x.res = Response{Status: h.status, Fields: h.fields, ContentLength: h.length, Body: x, Trailer: noTrailer}
+	x.res = Response{Status: h.status, Fields: h.fields, ContentLength: h.length, Body: x, Trailer: noTrailer, exchange: x}
 	if h.status == 101 {
 		x.handOver()
 		return
@@ -297,6 +367,9 @@ func (x *exchange) end(err error) error {
 		return err
 	}
 	kind := kindOf(x.ctx, err)
+	if x.state.Load() == interrupted {
+		kind = context.Canceled
+	}
 	x.release(false)
 	x.c.srv.countFailure(kind)
 	if kind == ErrCut {
@@ -339,14 +412,15 @@ func (x *exchange) fail(doing string, err error) error {
 // release gives the connection back if the exchange is complete and another
 // may follow, and closes it otherwise. Only the first call counts.
 func (x *exchange) release(complete bool) {
-	if x.released {
+	was := x.state.Swap(released)
+	if was == released {
 		return
 	}
-	x.released = true
+	complete = complete && was == running
 	if x.up != nil {
 		complete = x.settleUpload(complete)
 	}
-	if x.unhook != nil && !x.unhook() {
+	if x.unhook != nil && !x.unhook() || x.r.Lasting && x.ctx.Err() != nil {
 		complete = false // ctx is done: the connection is being closed
 	}
 	c := x.c
@@ -357,7 +431,7 @@ func (x *exchange) release(complete bool) {
 		c.srv.put(c, x.keepAlive)
 		return
 	}
-	c.abort()
+	c.end()
 }
 
 // settleUpload waits for the end of a request that the server has whole, stops

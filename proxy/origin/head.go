@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"time"
+	"unsafe"
 
 	"firstbell/proxy/field"
 )
@@ -41,16 +42,36 @@ func headEnd(b []byte, seen int) int {
 	}
 }
 
-// parseHead reads a head, its empty line included. It may overwrite b, and
-// keeps nothing of it.
-func parseHead(b []byte, fieldsMax int) (head, error) {
+// headRoom is where heads are parsed into, one after the other: what is known
+// of the last is gone with the next.
+type headRoom struct {
+	text   []byte
+	fields field.List
+}
+
+// keep returns b as a string, and room for n fields. A nil h makes new ones.
+func (h *headRoom) keep(b []byte, n int) (string, field.List) {
+	if h == nil {
+		return string(b), make(field.List, 0, n)
+	}
+	h.text = append(h.text[:0], b...)
+	if cap(h.fields) < n {
+		h.fields = make(field.List, 0, max(n, 16))
+	}
+	return unsafe.String(unsafe.SliceData(h.text), len(b)), h.fields[:0]
+}
+
+// parseHead reads a head, its empty line included, into room, which may be nil.
+// It may overwrite b, and keeps nothing of it.
+func parseHead(room *headRoom, b []byte, fieldsMax int) (head, error) {
 	h := head{length: -1}
 	n := bytes.Count(b, []byte{'\n'}) - 2
 	if n > fieldsMax {
 		return h, malformed("%d field lines, allowed are %d", n, fieldsMax)
 	}
 	unfold(b)
-	s := string(b)
+	var s string
+	s, h.fields = room.keep(b, max(n, 0))
 	line, rest := cutLine(s)
 	minor, err := h.parseStatusLine(line)
 	if err != nil {
@@ -58,9 +79,6 @@ func parseHead(b []byte, fieldsMax int) (head, error) {
 	}
 	h.last = minor == 0
 	f := framing{}
-	if n > 0 {
-		h.fields = make(field.List, 0, n)
-	}
 	for {
 		if line, rest = cutLine(rest); line == "" {
 			break

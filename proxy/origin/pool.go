@@ -127,6 +127,16 @@ func (p *Pool) sendTo(ctx context.Context, s *server, r *Request, out []byte, in
 	}
 	s.requests.Add(1)
 	x, err := p.roundTrip(ctx, c, r, out, inline)
+	for err == errStale {
+		c.end()
+		if c, err = s.next(ctx, r); err != nil {
+			return nil, err
+		}
+		x, err = p.roundTrip(ctx, c, r, out, inline)
+	}
+	if c.reused {
+		s.reused.Add(1)
+	}
 	if err == nil {
 		return &x.res, nil
 	}

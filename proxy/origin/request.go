@@ -59,6 +59,14 @@ type Request struct {
 	// OnInformational is called, within Do, for every 1xx response but 100; may
 	// be nil.
 	OnInformational func(status int, fields field.List)
+	// Lasting says that Do's context is that of many exchanges, and ends when all
+	// are to end: connections are bound to it once.
+	Lasting bool
+	// Room is where the response is made, its fields and strings with it: none of
+	// it is to be used any more once Room is given to another request. That may be
+	// done when Do has returned an error, or Body.Close has returned. It holds as
+	// much as the largest head before. nil: in memory of its own.
+	Room *Room
 }
 
 func (r *Request) hasContent() bool { return r.Body != nil && r.ContentLength != 0 }

@@ -51,14 +51,20 @@ func (s *server) take(ctx context.Context, r *Request) (*conn, error) {
 	if !s.enter() {
 		return nil, &Error{Doing: doingConnect, Server: s.addr, Kind: ErrBusy}
 	}
+	return s.next(ctx, r)
+}
+
+// next is take for a request that counts already, which it does not do any more
+// after an error. Whether an idle connection is usable is looked at when it is
+// used.
+func (s *server) next(ctx context.Context, r *Request) (*conn, error) {
 	now := time.Now()
 	for c := s.pop(); c != nil; c = s.pop() {
-		if c.usable(now) {
+		if c.young(now) {
 			c.reused = true
-			s.reused.Add(1)
 			return c, nil
 		}
-		c.abort()
+		c.end()
 	}
 	return s.dialOrLeave(ctx, r)
 }
@@ -204,7 +210,7 @@ func (s *server) put(c *conn, keepAlive time.Duration) {
 	}
 	s.mu.Unlock()
 	if !keep {
-		c.abort()
+		c.end()
 	}
 }
 
@@ -225,7 +231,7 @@ func (s *server) sweep(now time.Time) {
 	s.idle = kept
 	s.mu.Unlock()
 	for _, c := range gone {
-		c.abort()
+		c.end()
 	}
 }
 
@@ -236,7 +242,7 @@ func (s *server) close() {
 	s.idle, s.closed = nil, true
 	s.mu.Unlock()
 	for _, c := range idle {
-		c.abort()
+		c.end()
 	}
 }
 
