@@ -37,26 +37,27 @@ var pieces = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 // back with the body's last byte, however long the client takes for its own: one
 // who does not keep up gets the rest from a spool.
 type originBody struct {
+	p      *Proxy
+	x      *exchange
 	body   io.ReadCloser
 	res    *origin.Response // whose body it is; nil: of the rest of another's
 	spools *spool.Store     // nil: the client paces the origin
-	owner  netip.Addr       // of the room it takes there
+	owner  netip.Addr       // of the room it takes there; set with timer
 	buf    *[]byte
 	end    error // of body, behind what buf holds
 	timer  *time.Timer
 
 	mu   sync.Mutex // guards what follows
-	done func()     // gives the place back; nil: there is none
+	stay *stay      // done with the body's last byte; nil: there is none, or it is done
 	lent bool       // the client is being sent what Next returned
 	late *backlog   // what it goes on with since it was too slow
 }
 
-// originBody makes a source of a body for x. done, which may be nil, gives the
-// place at the origin back and ends a read of the body.
-func (p *Proxy) originBody(x *exchange, body io.ReadCloser, res *origin.Response, done func()) *originBody {
-	b := &originBody{body: body, res: res, done: done}
-	if done != nil && !x.route.StreamsAnswers && p.spools != nil {
-		b.spools, b.owner = p.spools, p.ownerOf(x)
+// of makes b, which is zero, a source of a body for x. The stay may be nil.
+func (b *originBody) of(p *Proxy, x *exchange, body io.ReadCloser, res *origin.Response, s *stay) *originBody {
+	b.p, b.x, b.body, b.res, b.stay = p, x, body, res, s
+	if s != nil && !x.route.StreamsAnswers {
+		b.spools = p.spools
 	}
 	return b
 }
@@ -100,6 +101,7 @@ func (b *originBody) lend() {
 	b.lent = true
 	b.mu.Unlock()
 	if b.timer == nil {
+		b.owner = b.p.ownerOf(b.x)
 		b.timer = time.AfterFunc(slowAfter, b.fallBehind)
 	} else {
 		b.timer.Reset(slowAfter)
@@ -133,11 +135,21 @@ func (b *originBody) fallBehind() {
 // release gives the place at the origin back.
 func (b *originBody) release() {
 	b.mu.Lock()
-	done := b.done
-	b.done = nil
+	s := b.stay
+	b.stay = nil
 	b.mu.Unlock()
-	if done != nil {
-		done()
+	if s != nil {
+		s.done()
+	}
+}
+
+// interrupt ends a read of the body.
+func (b *originBody) interrupt() {
+	b.mu.Lock()
+	s := b.stay
+	b.mu.Unlock()
+	if s != nil {
+		s.stop()
 	}
 }
 
@@ -162,7 +174,7 @@ func (b *originBody) Trailer() field.List {
 func (b *originBody) Close() {
 	if late := b.returned(); late != nil {
 		late.stop()
-		b.release() // ends its read
+		b.interrupt()
 		late.close()
 	}
 	b.body.Close() // what is left of the message is not wanted

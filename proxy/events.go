@@ -144,8 +144,8 @@ func (b *liveBody) end(why endReason) {
 	b.why = why
 	b.stay.ended(why)
 	if why == endClient || !b.events || b.between && b.waiting {
-		b.stay.cancel()
+		b.stay.stop()
 		return
 	}
-	time.AfterFunc(eventGraceMax, b.stay.cancel)
+	time.AfterFunc(eventGraceMax, b.stay.stop)
 }

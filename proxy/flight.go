@@ -209,7 +209,7 @@ func (p *Proxy) answerLanding(x *exchange, l *landing, leader bool) bool {
 	x.note.detail = l.detail
 	switch {
 	case l.only != nil && leader:
-		p.answerOrigin(x, l.only.res, l.only.stay, outcomeMiss)
+		p.answerOrigin(x, l.only.res, l.only.stay, new(originBody), outcomeMiss)
 	case l.err != nil:
 		p.originProblem(x, l.status, l.err)
 	case l.only != nil:

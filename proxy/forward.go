@@ -19,8 +19,15 @@ const via = "1.1 firstbell"
 // forward passes the request on by itself and streams the answer back.
 func (p *Proxy) forward(x *exchange, as outcome) {
 	x.mayWait()
+	pa := newPassage(x)
+	p.forwardIn(pa, as)
+	pa.end() // not after a panic: who knows what is under way
+}
+
+func (p *Proxy) forwardIn(pa *passage, as outcome) {
+	x := pa.x
 	rt := x.route
-	if x.body != nil && p.spools != nil && !rt.StreamsRequests && rt.Live == nil {
+	if x.body != nil && !pa.takeThere() && p.spools != nil && !rt.StreamsRequests && rt.Live == nil {
 		content, err := p.takeIn(x)
 		if err != nil {
 			p.notTakenIn(x, err)
@@ -28,12 +35,12 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		}
 		defer content.Close()
 	}
-	s, err := p.stayAt(x)
-	if err != nil {
+	s := &pa.stay
+	if err := p.stayAt(x, s); err != nil {
 		s.problem(p, err)
 		return
 	}
-	send, ok := x.outbound()
+	send, ok := x.outbound(pa)
 	if !ok {
 		s.done()
 		x.outcome = outcomeRefused
@@ -44,16 +51,22 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 	head := x.method == "HEAD" && rt.Cache != nil && len(x.request.Key) > 0
 	if head {
 		p.cache.Begin(&x.request)
+	} else {
+		send.Room = &pa.room // nobody keeps what is in there
 	}
+	send.Lasting = s.cancel == nil
 	res, err := rt.Origin.Pool.Do(s.ctx, send)
 	if err != nil {
 		s.problem(p, err)
 		return
 	}
+	if send.Lasting {
+		s.res = res
+	}
 	if head && res.Status == 200 {
 		p.cache.FreshenByHead(&x.request, rt.Cache, res.Fields, res.ContentLength, requestTime, time.Now())
 	}
-	if safe(x.method) && unasked(res.Status, send.Fields) {
+	if (res.Status == 206 || res.Status == 304) && safe(x.method) && unasked(res.Status, send.Fields) {
 		res.Body.Close()
 		s.done()
 		p.originProblem(x, 0, errUnasked)
@@ -64,21 +77,24 @@ func (p *Proxy) forward(x *exchange, as outcome) {
 		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
 	}
 	res.Fields = x.clientTag(res.Status, res.Fields)
-	p.answerOrigin(x, res, s, as)
+	p.answerOrigin(x, res, s, &pa.body, as)
 }
 
 // stayAt takes the place that a request to the route's origin needs: one among
-// the live where its route is for what lasts, else one of the origin's limit.
-func (p *Proxy) stayAt(x *exchange) (*stay, error) {
+// the live where its route is for what lasts, else one of the origin's limit. s
+// is to be done even after an error.
+func (p *Proxy) stayAt(x *exchange, s *stay) error {
+	s.x, s.ctx = x, p.life
 	if x.route.Live != nil {
-		s := newStay(x, p.life)
-		return s, s.enter(p.live, liveOther)
+		s.ctx, s.cancel = context.WithCancel(p.life)
+		return s.enter(p.live, liveOther)
 	}
-	s := &stay{x: x}
-	lasting, end := x.lasting(p.life)
-	ctx, stop := x.route.context(lasting)
-	s.ctx, s.cancel = ctx, func() { stop(); end() }
-	return s, s.admit(x.route.Origin.Limit)
+	if x.leave != nil || x.route.Total > 0 {
+		lasting, end := x.lasting(p.life)
+		ctx, stop := x.route.context(lasting)
+		s.ctx, s.cancel = ctx, func() { stop(); end() }
+	}
+	return s.admit(x.route.Origin.Limit)
 }
 
 // patience is how long the origin may be silent on a route whose exchanges
@@ -110,9 +126,9 @@ func unasked(status int, asked field.Fields) bool {
 
 var errUnasked = errors.New("a part, or 304, in answer to a request for the whole")
 
-// answerOrigin streams a response to the client who asked for it. The stay,
-// which may be nil, is done when that is over.
-func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, as outcome) {
+// answerOrigin streams a response to the client who asked for it, through body,
+// which is zero. The stay, which may be nil, is done when that is over.
+func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, body *originBody, as outcome) {
 	x.outcome = as
 	if s != nil && x.method != "HEAD" && isEvents(res.Fields) {
 		s.x = x
@@ -125,15 +141,11 @@ func (p *Proxy) answerOrigin(x *exchange, res *origin.Response, s *stay, as outc
 		fields = withoutTags(fields)
 	}
 	if s != nil && s.place != nil {
-		live := newLiveBody(p.originBody(x, res.Body, res, nil), fields, s)
+		live := newLiveBody(body.of(p, x, res.Body, res, nil), fields, s)
 		p.sendAsked(x, res.Status, fields, res.ContentLength, live)
 		return
 	}
-	var done func()
-	if s != nil {
-		done = s.done
-	}
-	p.sendAsked(x, res.Status, fields, res.ContentLength, p.originBody(x, res.Body, res, done))
+	p.sendAsked(x, res.Status, fields, res.ContentLength, body.of(p, x, res.Body, res, s))
 }
 
 // withoutTags leaves out what is said to caches about purges; stored responses
@@ -147,14 +159,15 @@ func withoutTags(fields field.List) field.List {
 
 func (x *exchange) anonymous() bool { return x.route.Cache != nil && x.route.Cache.Anonymous }
 
-// outbound is the client's request as the origin gets it. It reports false for
-// one with a precondition that cannot be true there.
-func (x *exchange) outbound() (r *origin.Request, ok bool) {
-	r = &origin.Request{
-		For:           x.forWhom(),
+// outbound is the client's request as the origin gets it, in pa, a view of what
+// the client sent. It reports false for one with a precondition that cannot be
+// true there.
+func (x *exchange) outbound(pa *passage) (r *origin.Request, ok bool) {
+	r = &pa.send
+	*r = origin.Request{
 		Method:        x.method,
-		Target:        string(x.target.raw),
-		Host:          string(x.authority),
+		Target:        view(x.target.raw),
+		Host:          view(x.authority),
 		Body:          x.body,
 		ContentLength: x.length,
 		StopBody:      x.stopBody,
@@ -164,11 +177,18 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 		Header:        x.route.patience(),
 		Idle:          x.route.patience(),
 
-		OnInformational: x.inform,
+		OnInformational: pa.inform,
 	}
-	r.Fields = x.endToEnd(x.fields, func(name []byte) bool {
-		return x.anonymous() && (personal(string(name)) || x.route.Identity.carries(string(name)))
-	})
+	if x.route.Origin.Pool.Introduces() {
+		r.For = x.forWhom()
+	}
+	drop := dropNothing
+	if x.anonymous() {
+		drop = func(name []byte) bool { return personal(view(name)) || x.route.Identity.carries(view(name)) }
+	}
+	pa.fields = x.endToEnd(pa.fields[:0], x.fields, drop, view)
+	pa.fields, pa.values = x.appendForwarding(pa.fields, pa.values[:0])
+	r.Fields = pa.fields
 	if x.route.Cache == nil {
 		return r, true
 	}
@@ -179,14 +199,16 @@ func (x *exchange) outbound() (r *origin.Request, ok bool) {
 // canonical is the one request that stands for everybody who asks for the same:
 // a GET for the whole of it, in the coding that we store.
 func (x *exchange) canonical() *origin.Request {
+	fields := x.endToEnd(make(field.List, 0, 24), &x.asked, func(name []byte) bool {
+		return partial(name) || x.asked.invents() && field.EqualName(name, "Authorization")
+	}, own)
+	fields, _ = x.appendForwarding(fields, nil)
 	return &origin.Request{
 		For:    x.forWhom(),
 		Method: "GET",
 		Target: string(x.target.raw),
 		Host:   string(x.authority),
-		Fields: x.endToEnd(&x.asked, func(name []byte) bool {
-			return partial(name) || x.asked.invents() && field.EqualName(name, "Authorization")
-		}),
+		Fields: fields,
 	}
 }
 
@@ -196,49 +218,111 @@ func partial(name []byte) bool {
 	return field.EqualName(name, "Range") || len(name) > 3 && bytes.EqualFold(name[:3], []byte("If-"))
 }
 
-// endToEnd copies the fields that go to the origin, less what drop names, and
-// adds the forwarding fields: ours alone, as a stranger's claims prove nothing.
-func (x *exchange) endToEnd(from field.Fields, drop func(name []byte) bool) field.List {
-	options := from.Peek("Connection") != nil
-	l := make(field.List, 0, 24)
-	for name, value := range from.All() {
-		if field.HopByHop(name) || ours(name) || drop(name) ||
-			options && field.ConnectionNames(from, name) {
-			continue
-		}
-		l = append(l, field.Field{Name: string(name), Value: string(value)})
+func dropNothing([]byte) bool { return false }
+
+// endToEnd appends the fields that go to the origin, less what drop names, each
+// name and value made a string by text. The forwarding fields are not among
+// them: they are ours alone, as a stranger's claims prove nothing.
+func (x *exchange) endToEnd(l field.List, from field.Fields, drop func(name []byte) bool, text func([]byte) string) field.List {
+	options := optionsNameFields(from)
+	f, ok := from.(lined)
+	if !ok {
+		return appendPassing(l, from, options, drop, text)
 	}
-	for _, name := range forwardingNames {
-		l = append(l, field.Field{Name: name, Value: string(x.forwarding(name))})
+	for i := range f.Lines() {
+		if name, value := f.Line(i); passes(name, from, options) && !drop(name) {
+			l = append(l, field.Field{Name: text(name), Value: text(value)})
+		}
 	}
 	return l
+}
+
+func appendPassing(l field.List, from field.Fields, options bool, drop func(name []byte) bool, text func([]byte) string) field.List {
+	for name, value := range from.All() {
+		if passes(name, from, options) && !drop(name) {
+			l = append(l, field.Field{Name: text(name), Value: text(value)})
+		}
+	}
+	return l
+}
+
+// passes reports whether a field may go on. options says that Connection may
+// name some that may not.
+func passes(name []byte, from field.Fields, options bool) bool {
+	return !field.HopByHop(name) && !ours(name) && !(options && field.ConnectionNames(from, name))
+}
+
+// optionsNameFields reports whether Connection may name fields of f: browsers
+// say keep-alive and nothing else.
+func optionsNameFields(f field.Fields) bool {
+	first := f.Peek("Connection")
+	if first == nil || !bytes.EqualFold(first, []byte("keep-alive")) {
+		return first != nil
+	}
+	l, ok := f.(lined)
+	if !ok {
+		return true
+	}
+	lines := 0
+	for i := range l.Lines() {
+		if name, _ := l.Line(i); field.EqualName(name, "Connection") {
+			lines++
+		}
+	}
+	return lines > 1
 }
 
 // forwardingNames are the fields that tell the origin who asks us.
 var forwardingNames = [...]string{"Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
+// appendForwarding appends the forwarding fields to l, and their values to b,
+// which they are views of.
+func (x *exchange) appendForwarding(l field.List, b []byte) (field.List, []byte) {
+	for _, name := range forwardingNames {
+		begin := len(b)
+		b = x.appendForwarded(b, name)
+		l = append(l, field.Field{Name: name, Value: view(b[begin:])})
+	}
+	return l, b
+}
+
 // forwarding is the value that the origin is sent of a field which is ours to
 // write; nil when it is sent none.
 func (x *exchange) forwarding(name string) []byte {
-	switch strings.ToLower(name) {
-	case "forwarded":
-		return []byte(forwarded(x.remote, string(x.authority), x.scheme))
-	case "x-forwarded-for":
-		return []byte(x.remote)
-	case "x-forwarded-host":
-		return x.authority
-	case "x-forwarded-proto":
-		return []byte(x.scheme)
-	case "via":
-		passed := via
-		for n, value := range x.fields.All() {
-			if field.EqualName(n, "Via") {
-				passed = string(value) + ", " + passed
-			}
+	for _, n := range forwardingNames {
+		if equalName(n, name) {
+			return x.appendForwarded(make([]byte, 0, 64), n)
 		}
-		return []byte(passed)
 	}
 	return nil
+}
+
+// appendForwarded appends the value of one of forwardingNames.
+func (x *exchange) appendForwarded(b []byte, name string) []byte {
+	switch name {
+	case "Forwarded":
+		return appendForwarded(b, x.remote, x.authority, x.scheme)
+	case "X-Forwarded-For":
+		return append(b, x.remote...)
+	case "X-Forwarded-Host":
+		return append(b, x.authority...)
+	case "X-Forwarded-Proto":
+		return append(b, x.scheme...)
+	}
+	if x.fields.Peek("Via") != nil {
+		b = appendVia(b, x.fields)
+	}
+	return append(b, via...)
+}
+
+// appendVia appends what Via says already.
+func appendVia(b []byte, f field.Fields) []byte {
+	for n, value := range f.All() {
+		if field.EqualName(n, "Via") {
+			b = append(append(b, value...), ", "...)
+		}
+	}
+	return b
 }
 
 // ours reports the fields that are written anew, or that a stranger must not
@@ -292,15 +376,21 @@ func sameName(a []byte, b string) bool {
 	return true
 }
 
-// forwarded is the value of a Forwarded field (RFC 7239).
-func forwarded(remote, host, scheme string) string {
+// appendForwarded appends the value of a Forwarded field (RFC 7239).
+func appendForwarded(b []byte, remote string, host []byte, scheme string) []byte {
+	b = append(b, "for="...)
 	if strings.Contains(remote, ":") {
-		remote = `"[` + remote + `]"`
+		b = append(append(append(b, `"[`...), remote...), `]"`...)
+	} else {
+		b = append(b, remote...)
 	}
-	if strings.ContainsAny(host, ":[]") {
-		host = `"` + host + `"`
+	b = append(b, ";host="...)
+	if bytes.ContainsAny(host, ":[]") {
+		b = append(append(append(b, '"'), host...), '"')
+	} else {
+		b = append(b, host...)
 	}
-	return "for=" + remote + ";host=" + host + ";proto=" + scheme
+	return append(append(b, ";proto="...), scheme...)
 }
 
 // originProblem answers when the origin did not, or with an error shared by

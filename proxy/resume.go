@@ -164,7 +164,7 @@ func (c *continued) goOn() bool {
 		return false
 	}
 	c.source.Close()
-	c.source, c.own = p.originBody(c.x, body, nil, s.done), true
+	c.source, c.own = new(originBody).of(p, c.x, body, nil, s), true
 	p.counters.flightsResumed.Add(1)
 	return true
 }

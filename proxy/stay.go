@@ -11,11 +11,12 @@ import (
 
 // stay is what an exchange holds while its origin is at work for it: a context,
 // and a place of the origin's limit or one among the live. It belongs to the
-// exchange's goroutine, but for end.
+// exchange's goroutine, but for end and stop.
 type stay struct {
 	x      *exchange // nil while it is a flight's
 	ctx    context.Context
-	cancel context.CancelFunc
+	cancel context.CancelFunc // nil: ctx is the proxy's life
+	res    *origin.Response   // what stop interrupts instead; nil before it has come, and with cancel
 	limit  *admission.Limiter // whose place is held; nil: none
 	place  *liveOne           // among the live; nil: none
 	looks  func()             // ends looking whether the client is there; nil: nobody looks
@@ -74,7 +75,18 @@ func (s *stay) end(why endReason) {
 		return
 	}
 	s.ended(why)
-	s.cancel()
+	s.stop()
+}
+
+// stop ends what the origin does. Nobody calls it once the response's body has
+// been closed but by a stay that is not used again.
+func (s *stay) stop() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	if s.res != nil {
+		s.res.Interrupt()
+	}
 }
 
 // ended keeps the first reason.
@@ -91,7 +103,9 @@ func (s *stay) look() {
 // done gives everything back. Every call but the first is of no effect.
 func (s *stay) done() {
 	s.look()
-	s.cancel()
+	if s.cancel != nil {
+		s.cancel()
+	}
 	s.giveBack()
 	if s.place != nil {
 		s.ended(endClient) // it did not take what there was

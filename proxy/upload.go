@@ -177,6 +177,19 @@ func (u *upload) ask() {
 	}
 }
 
+// there returns content that has all come with the head, which is read then. It
+// is valid until the exchange is over.
+func (u *upload) there() (content []byte, ok bool) {
+	c := u.h.conn
+	if u.err != nil || !u.asked || u.rest <= 0 || int64(c.w-c.r) < u.rest {
+		return nil, false
+	}
+	end := c.r + int(u.rest)
+	content = (*c.in)[c.r:end:end]
+	c.r, u.rest, u.err = end, 0, io.EOF
+	return content, true
+}
+
 var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 // readSized reads content that has a length.

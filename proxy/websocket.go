@@ -62,7 +62,7 @@ func (p *Proxy) openWebSocket(x *exchange) {
 	}
 	if res.Switched == nil {
 		p.live.refuse("by-origin")
-		p.answerOrigin(x, res, s, outcomePass)
+		p.answerOrigin(x, res, s, new(originBody), outcomePass)
 		return
 	}
 	p.tunnel(s, to, res)
@@ -89,7 +89,7 @@ func (p *Proxy) refuseHandshake(x *exchange, err error) {
 
 // handshake is the request as the origin gets it.
 func (x *exchange) handshake() *origin.Request {
-	r, _ := x.outbound() // it has no If-Match to weigh
+	r, _ := x.outbound(new(passage)) // it has no If-Match to weigh
 	r.WebSocket, r.Body, r.TakesTrailers = true, nil, false
 	r.ContentLength = 0
 	if x.webSocket == byExtendedCONNECT {

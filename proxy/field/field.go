@@ -111,6 +111,11 @@ var hopByHop = [...]string{
 // HopByHop reports whether a field of this name concerns one connection only
 // and is never forwarded. Content-Length is left to whoever frames the message.
 func HopByHop(name []byte) bool {
+	switch len(name) {
+	case 2, 7, 10, 16, 17, 18, 19: // those of hopByHop
+	default:
+		return false
+	}
 	for _, h := range hopByHop {
 		if EqualName(name, h) {
 			return true

@@ -267,3 +267,10 @@ func mark(name []byte) uint64 {
 func markOf(name string) uint64 {
 	return 1 << ((uint(len(name))*7 + uint(name[0]|0x20) + uint(name[len(name)-1]|0x20)*3) & 63)
 }
+
+// Lines is how many field lines there are, and Line one of them: All without a
+// closure.
+func (h *Head) Lines() int { return len(h.lines) }
+
+// Line returns line i of 0 to Lines()-1.
+func (h *Head) Line(i int) (name, value []byte) { return h.lines[i].name, h.lines[i].value }

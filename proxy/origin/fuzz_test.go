@@ -99,7 +99,7 @@ func FuzzResponse(f *testing.F) {
 // wantClean stops the test if a field could become something else on its way.
 func wantClean(t *testing.T, l field.List) {
 	for _, f := range l {
-		if !validName(f.Name) || strings.ContainsAny(f.Value, "\r\n\x00") || isHopByHop(f.Name) || isFraming(f.Name) {
+		if !validName(f.Name) || strings.ContainsAny(f.Value, "\r\n\x00") || field.HopByHopName(f.Name) || isFraming(f.Name) {
 			t.Fatalf("field %q: %q passed", f.Name, f.Value)
 		}
 	}
@@ -139,7 +139,7 @@ func sortedHeader(h http.Header) string {
 	var all []string
 	for name, values := range h {
 		name = http.CanonicalHeaderKey(strings.TrimRight(name, " \t")) // which net/http leaves there
-		if isHopByHop(name) || isFraming(name) {
+		if field.HopByHopName(name) || isFraming(name) {
 			continue
 		}
 		for _, v := range values {

@@ -196,7 +196,7 @@ func (f *framing) take(name, value string) (bool, error) {
 			return true, nil
 		}
 	}
-	return isHopByHop(name), nil
+	return field.HopByHopName(name), nil
 }
 
 // announce keeps the names of trailer fields that may come.

@@ -57,6 +57,9 @@ func New(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
+// Introduces reports whether requests are to say For whom they are.
+func (p *Pool) Introduces() bool { return p.cfg.Preface != 0 }
+
 // Do sends r and returns at the head of its final response. ctx governs the
 // whole exchange, the response's Body included; one made by package context
 // costs no goroutine. Do returns a response or an *Error, never both.

@@ -153,7 +153,7 @@ func isWrittenHere(name string) bool {
 	case len("Content-Length"):
 		return strings.EqualFold(name, "Content-Length")
 	}
-	return isHopByHop(name)
+	return field.HopByHopName(name)
 }
 
 // takeInline appends content short enough to go out with the head.

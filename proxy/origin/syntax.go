@@ -1,10 +1,6 @@
 package origin
 
-import (
-	"strings"
-
-	"firstbell/proxy/field"
-)
+import "strings"
 
 // What a byte may be part of.
 const (
@@ -45,15 +41,6 @@ func validHost(s string) bool   { return all(s, inTarget) }
 
 func isFraming(name string) bool {
 	return strings.EqualFold(name, "Content-Length") || strings.EqualFold(name, "Transfer-Encoding")
-}
-
-// isHopByHop is field.HopByHop for a string; the lengths rule most names out.
-func isHopByHop(name string) bool {
-	switch len(name) {
-	case 2, 7, 10, 16, 17, 18, 19:
-		return field.HopByHop([]byte(name))
-	}
-	return false
 }
 
 // forbiddenInTrailer reports whether a field must not be taken from a trailer

@@ -275,19 +275,26 @@ func TestAnExchangeAllocatesLittle(t *testing.T) {
 			}
 		}
 	})
-	r := get()
 	buf := make([]byte, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	content := strings.NewReader("a=b")
+	form := post(content, 3)
+	form.Lasting, form.Room = true, new(Room)
 	for name, c := range map[string]struct {
 		ctx  context.Context
+		r    *Request
 		most float64
 	}{
-		"context that cannot end": {context.Background(), 3}, // the exchange, its head, its fields
-		"cancellable context":     {ctx, 6},
+		"context that cannot end":   {context.Background(), get(), 3}, // the exchange, its head, its fields
+		"cancellable context":       {ctx, get(), 6},
+		"lasting context":           {ctx, &Request{Method: "GET", Target: "/", Host: "a.test", Lasting: true}, 3},
+		"in a room":                 {ctx, &Request{Method: "GET", Target: "/", Host: "a.test", Lasting: true, Room: new(Room)}, 0},
+		"in a room, with a content": {ctx, form, 0},
 	} {
 		if n := testing.AllocsPerRun(200, func() {
-			res, err := p.Do(c.ctx, r)
+			content.Reset("a=b")
+			res, err := p.Do(c.ctx, c.r)
 			if err != nil {
 				t.Fatal(err)
 			}
