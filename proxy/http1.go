@@ -37,6 +37,7 @@ var h1s = sync.Pool{New: func() any {
 	h := new(h1)
 	h.stripe = nextStripe.Add(1)
 	h.out1 = make([]byte, 0, 512)
+	h.upload.stopping = h.upload.stop
 	return h
 }}
 
@@ -107,7 +108,7 @@ func (h *h1) read() (status int, refusal string) {
 	x.method = methodName(h.head.Method)
 	if x.length = h.head.Length; x.length != 0 {
 		h.upload.begin(h, h.headBytes)
-		x.body, x.stopBody, x.expects = &h.upload, h.upload.stop, h.head.Continue
+		x.body, x.stopBody, x.expects = &h.upload, h.upload.stopping, h.head.Continue
 		if x.length < 0 {
 			x.trailer = h.upload.trailer
 		}

@@ -19,6 +19,7 @@ type upload struct {
 	err      error         // the reads' last word
 	asked    bool          // 100 Continue was sent, or nobody waits for it
 	patience time.Duration // how long the client may be waited for: it earns more by what it sends
+	stopping func()        // stop, made once
 
 	chunks http1.Chunks
 	piece  []byte // of chunked content: decoded and not handed out yet; in the connection's buffer
