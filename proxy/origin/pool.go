@@ -129,21 +129,23 @@ func (p *Pool) sendTo(ctx context.Context, s *server, r *Request, out []byte, in
 		return nil, err
 	}
 	s.requests.Add(1)
+	reused := c.reused // c may be another's once the response has come
 	x, err := p.roundTrip(ctx, c, r, out, inline)
 	for err == errStale {
 		c.end()
 		if c, err = s.next(ctx, r); err != nil {
 			return nil, err
 		}
+		reused = c.reused
 		x, err = p.roundTrip(ctx, c, r, out, inline)
 	}
-	if c.reused {
+	if reused {
 		s.reused.Add(1)
 	}
 	if err == nil {
 		return &x.res, nil
 	}
-	if !c.reused || x.heard || !r.repeatable() || !errors.Is(err, ErrCut) || !p.budget.spend() {
+	if !reused || x.heard || !r.repeatable() || !errors.Is(err, ErrCut) || !p.budget.spend() {
 		return nil, err
 	}
 	first := err
