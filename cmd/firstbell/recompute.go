@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -157,73 +161,139 @@ func (a *attendant) recompute(ctx context.Context, schools *attendance.Schools, 
 	}
 	defer r.Close()
 	out := &recomputed{Changes: []change{}}
-	fold, err := foldDay(r, date, ask.School, a.journal.Next())
-	if err != nil {
+	d := dayOf{r: r, date: date, school: ask.School, end: a.journal.Next()}
+	if err := d.read(); err != nil {
 		return nil, err
 	}
 	for _, m := range r.Missing() {
 		out.Missing = append(out.Missing, fmt.Sprintf("%d-%d", m.From, m.To))
 	}
 	var corrections []attendance.Event
-	for _, row := range fold.Rows() {
+	for row, err := range d.rows() {
+		if err != nil {
+			return out, err
+		}
 		if ask.Period != "" && row.Period != ask.Period {
 			continue
 		}
 		out.Read++
 		events, c := a.recorder.Judge(&row, schools.School(row.School), ask.Author, ask.Reason)
+		if n := len(events) - 1; n >= 0 && events[n].ID != row.ID && !d.gives(&events[n]) {
+			events = events[:n] // the other period has an earlier arrival already
+		}
 		if len(events) == 0 {
 			continue
-		}
-		if was, there := fold.Row(events[len(events)-1].ID); there && events[len(events)-1].ID != row.ID && !better(&events[len(events)-1], &was) {
-			events = events[:len(events)-1] // the other period has an earlier arrival already
-			if len(events) == 0 {
-				continue
-			}
 		}
 		if out.Changed++; len(out.Changes) < changesShown {
 			out.Changes = append(out.Changes, changeOf(&row, c))
 		}
-		corrections = append(corrections, events...)
+		if ask.DryRun {
+			continue
+		}
+		if corrections = append(corrections, events...); len(corrections) >= attendance.RecordMax-1 {
+			if err := a.record(ctx, corrections, &out.Recorded); err != nil {
+				return out, err
+			}
+			corrections = corrections[:0]
+		}
 	}
-	if ask.DryRun {
-		return out, nil
-	}
-	out.Recorded, err = a.record(ctx, corrections)
-	return out, err
+	slices.SortFunc(out.Changes, func(a, b change) int {
+		return cmp.Or(strings.Compare(a.School, b.School), strings.Compare(a.Class, b.Class), strings.Compare(a.Student, b.Student), strings.Compare(a.OldPeriod, b.OldPeriod))
+	})
+	return out, a.record(ctx, corrections, &out.Recorded)
 }
 
-// better reports whether a correction would take the place of a row.
-func better(e *attendance.Event, old *attendance.Row) bool {
-	row, ok := attendance.RowOf(e)
-	row.Seq = old.Seq // it may not displace what is about the same arrival
-	return ok && row.Better(old)
+// dayOf is what the journal holds of one day, up to a position. It keeps of each
+// row only which record decides it: a million rows take some 80 MB, beside
+// students who check in, where whole rows would take ten times that.
+type dayOf struct {
+	r       *wal.Reader
+	date    timetable.Date
+	school  string // "": all
+	end     uint64
+	decides map[attendance.ReceiptID]deciding
 }
 
-// foldDay folds what the journal holds of one day, up to a position.
-func foldDay(r *wal.Reader, date timetable.Date, school string, end uint64) (*attendance.Fold, error) {
-	fold := new(attendance.Fold)
-	for rec, err := range r.Records(0) {
+// deciding is a record that decides a row, and what decides between records.
+type deciding struct {
+	seq      uint64
+	firstMs  int64
+	verified bool
+}
+
+func (d deciding) row() *attendance.Row {
+	return &attendance.Row{Receipt: attendance.Receipt{FirstArrival: time.UnixMilli(d.firstMs), Verified: d.verified}, Seq: d.seq}
+}
+
+func decidingOf(r *attendance.Row) deciding {
+	return deciding{r.Seq, r.FirstArrival.UnixMilli(), r.Verified}
+}
+
+// read finds out which records decide.
+func (d *dayOf) read() error {
+	d.decides = make(map[attendance.ReceiptID]deciding)
+	for row, err := range d.records() {
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if rec.Seq >= end {
-			break
+		if old, there := d.decides[row.ID]; !there || row.Better(old.row()) {
+			d.decides[row.ID] = decidingOf(&row)
 		}
-		if !attendance.OfDay(rec.Data, date) {
-			continue
-		}
-		e, err := attendance.DecodeEvent(rec.Data)
-		if err != nil || school != "" && e.School != school {
-			continue
-		}
-		e.Seq = rec.Seq
-		fold.Add(&e)
 	}
-	return fold, nil
+	return nil
 }
 
-// record appends corrections, some at a time.
-func (a *attendant) record(ctx context.Context, events []attendance.Event) (recorded int, err error) {
+// rows are the day's rows, in the order of the records that decide them.
+func (d *dayOf) rows() iter.Seq2[attendance.Row, error] {
+	return func(yield func(attendance.Row, error) bool) {
+		for row, err := range d.records() {
+			if (err != nil || d.decides[row.ID].seq == row.Seq) && !yield(row, err) {
+				return
+			}
+		}
+	}
+}
+
+// records are what each record of the day says.
+func (d *dayOf) records() iter.Seq2[attendance.Row, error] {
+	return func(yield func(attendance.Row, error) bool) {
+		for rec, err := range d.r.Records(0) {
+			if err != nil {
+				yield(attendance.Row{}, err)
+				return
+			}
+			if rec.Seq >= d.end {
+				return
+			}
+			if !attendance.OfDay(rec.Data, d.date) {
+				continue
+			}
+			e, err := attendance.DecodeEvent(rec.Data)
+			if err != nil || d.school != "" && e.School != d.school {
+				continue
+			}
+			e.Seq = rec.Seq
+			if row, ok := attendance.RowOf(&e); ok && !yield(row, nil) {
+				return
+			}
+		}
+	}
+}
+
+// gives reports whether a correction would take the place of the row of its
+// key, or there is none.
+func (d *dayOf) gives(e *attendance.Event) bool {
+	old, there := d.decides[e.ID]
+	if !there {
+		return true
+	}
+	row, ok := attendance.RowOf(e)
+	row.Seq = old.seq // it may not displace what is about the same arrival
+	return ok && row.Better(old.row())
+}
+
+// record appends corrections, some at a time, and counts them.
+func (a *attendant) record(ctx context.Context, events []attendance.Event, recorded *int) error {
 	for len(events) > 0 {
 		n := min(len(events), attendance.RecordMax)
 		if err := a.recorder.Record(ctx, events[:n]); err != nil {
@@ -231,12 +301,12 @@ func (a *attendant) record(ctx context.Context, events []attendance.Event) (reco
 				time.Sleep(100 * time.Millisecond) // students first
 				continue
 			}
-			return recorded, fmt.Errorf("after %d corrections: %w", recorded, err)
+			return fmt.Errorf("after %d corrections: %w", *recorded, err)
 		}
-		recorded += n
+		*recorded += n
 		events = events[n:]
 	}
-	return recorded, nil
+	return nil
 }
 
 func changeOf(row *attendance.Row, now *attendance.Judgement) change {

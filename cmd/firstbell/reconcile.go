@@ -319,7 +319,7 @@ func (l *ledger) readSinks(a *config.Attendance, out *reconciled) error {
 		}
 		line := sinkShown{Name: s.Name, Next: at.Next}
 		for _, acc := range l.accounts {
-			if acc.has[bookJournal] && acc.seq >= at.Next {
+			if acc.has[bookJournal] && acc.decides.seq >= at.Next {
 				line.Waiting++
 			}
 		}
