@@ -44,7 +44,7 @@ func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 		x.note = note{forwarded: "bypass", detail: "coding"}
 		p.forward(x, outcomeBypass)
 	case decode:
-		p.sendDecoded(x, s.Status, withAge(cache.CodedFields(s.Fields, cache.Identity), x), s.Coding(), x.contentOf(s).part(0, s.Length()))
+		p.sendStoredDecoded(x, s)
 	default:
 		if send != s {
 			x.note.detail = to.String()

@@ -81,6 +81,7 @@ type Proxy struct {
 	holds    holds
 	live     *liveSet
 	coder    *coder
+	decoders *decoders
 	counters counters
 	draining atomic.Bool
 	limits   atomic.Pointer[Limits]
@@ -137,7 +138,7 @@ func New(o Options, t *Table) *Proxy {
 	p.SetClients(o.Clients)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.table.Store(t)
-	p.coder = newCoder(p)
+	p.coder, p.decoders = newCoder(p), newDecoders()
 	p.door = newDoor(p)
 	return p
 }

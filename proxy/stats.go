@@ -135,6 +135,7 @@ type Stats struct {
 	Coded          map[string]int64 // variants made, by coding
 	CodingsLeft    int64            // variants not worth keeping
 	CodingsDropped int64            // wishes for variants that found the queue full
+	DecodeRefused  int64            // hits that found too much being decoded for others
 	Latency        []LatencyBucket
 	LatencySum     time.Duration
 	Flights        int64 // begun
@@ -235,6 +236,7 @@ func (p *Proxy) Stats() Stats {
 		Coded:          make(map[string]int64, cache.Codings),
 		CodingsLeft:    p.coder.left.Load(),
 		CodingsDropped: p.coder.dropped.Load(),
+		DecodeRefused:  p.decoders.refused.Load(),
 		Contradictions: c.contradictions.all(),
 		Live:           p.live.stats(),
 		Handshakes:     make(map[string]int64, greetingOutcomes),

@@ -45,6 +45,7 @@ var (
 	mSaved        = counter("proxy_saved_bytes_total", "Content not sent because a smaller coding of it was made here.")
 	mCoded        = counter("proxy_codings_total", "Variants of stored responses made, by content coding.", "coding")
 	mCodingsLeft  = counter("proxy_codings_left_total", "Variants of stored responses that saved too little, or could not be made.")
+	mDecodeBusy   = counter("proxy_decodings_refused_total", "Hits answered 503, as too much was being decoded for clients that refuse the stored coding.")
 	mCodingsDrop  = counter("proxy_codings_dropped_total", "Wishes for variants that found the queue full; they are made later.")
 	mLatency      = prometheus.NewDesc("firstbell_proxy_request_duration_seconds", "From a request's head to the end of its answer.", nil, nil)
 	mFlights      = counter("proxy_flights_total", "Fetches that several clients could share.")
@@ -219,6 +220,7 @@ func collectProxy(ch chan<- prometheus.Metric, s *server) {
 	}
 	mCodingsLeft.send(ch, float64(p.CodingsLeft))
 	mCodingsDrop.send(ch, float64(p.CodingsDropped))
+	mDecodeBusy.send(ch, float64(p.DecodeRefused))
 	mFlights.send(ch, float64(p.Flights))
 	mFlightsNow.send(ch, float64(p.FlightsNow))
 	mFlightsBad.send(ch, float64(p.FlightsBroken))

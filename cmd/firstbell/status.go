@@ -68,6 +68,7 @@ type codingStatus struct {
 	Made       map[string]int64 `json:"made"` // by content coding
 	Left       int64            `json:"left"` // not worth it
 	Dropped    int64            `json:"dropped"`
+	Refused    int64            `json:"decodings_refused"` // as too much was being decoded
 	SavedBytes int64            `json:"saved_bytes"`
 }
 
@@ -228,7 +229,7 @@ func (s *server) report() *statusReport {
 		Requests: p.Outcomes, SentBytes: p.SentBytes,
 		Live:    liveReport(&p.Live),
 		Clients: s.clientReport(),
-		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, SavedBytes: p.SavedBytes},
+		Codings: codingStatus{Made: p.Coded, Left: p.CodingsLeft, Dropped: p.CodingsDropped, Refused: p.DecodeRefused, SavedBytes: p.SavedBytes},
 		Flights: flightStatus{Begun: p.Flights, Now: p.FlightsNow, Broken: p.FlightsBroken, Resumed: p.FlightsResumed,
 			Blocks: p.Blocks, BlocksAhead: p.BlocksAhead, BlocksChanged: p.BlocksChanged},
 		Origins: []originStatus{},
