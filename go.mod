@@ -7,7 +7,7 @@ replace github.com/molecule-man/go-brrr => github.com/molecule-man/go-brrr v1.0.
 
 require (
 	github.com/caddyserver/certmagic v0.25.6 // certificates from a CA: orders, challenges, storage
-	github.com/coder/websocket v1.8.15 // tests: a WebSocket library at both ends
+	github.com/coder/websocket v1.8.15 // tests, bench/compare: a WebSocket library at both ends
 	github.com/fatih/color v1.19.0 // tests: what h2spec prints with
 	github.com/go-jose/go-jose/v4 v4.1.8 // tests: tokens and key sets that another library wrote
 	github.com/goccy/go-yaml v1.19.2 // the file users write: the one parser with line, column and excerpt

@@ -224,13 +224,18 @@ func (a *arena) fight(ctx context.Context, d *duel) (*row, error) {
 		}
 	}
 	for _, f := range fighters {
-		if f.cell.Fault == "" {
-			f.cell.Cost = spreadOf(f.cell.Rounds).Median
-			f.cell.Busy /= float64(len(f.cell.Rounds))
-		}
+		f.cell.settle()
 	}
 	r.compare(d.bars)
 	return r, nil
+}
+
+// settle makes one figure of all rounds.
+func (c *cell) settle() {
+	if c.Fault == "" {
+		c.Cost = spreadOf(c.Rounds).Median
+		c.Busy /= float64(len(c.Rounds))
+	}
 }
 
 // A fighter is a server in a duel.

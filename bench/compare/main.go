@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&names, "peers", "", "only these peers, with commas between them")
 	flags.IntVar(&o.rounds, "rounds", 0, "turns that everybody has in a case (7, or 5 with -quick); the median counts")
 	flags.DurationVar(&o.burst, "burst", 0, "how long a turn is (250ms, or 120ms with -quick)")
-	flags.DurationVar(&o.budget, "budget", 0, "cases that would begin later than this are left out (9m, or 80s with -quick)")
+	flags.DurationVar(&o.budget, "budget", 0, "cases that would begin later than this are left out (9m, 80s with -quick, 15m with -scale)")
 	flags.StringVar(&o.binary, "firstbell", "", "the firstbell to measure (default: built from this module)")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, too")
 	flags.BoolVar(&o.far, "guard", false, "exit 1 where firstbell costs far more than a bare fasthttp answer in this run")
@@ -103,6 +103,9 @@ func (o *options) complete() error {
 	rounds, burst, budget := 7, 250*time.Millisecond, 9*time.Minute
 	if o.quick {
 		rounds, burst, budget = 5, 120*time.Millisecond, 80*time.Second
+	}
+	if o.scale {
+		budget = 15 * time.Minute // a million keys take half of it on a busy machine
 	}
 	if o.rounds == 0 {
 		o.rounds = rounds

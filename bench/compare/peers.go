@@ -52,9 +52,10 @@ type peer struct {
 	keeps   bool // it has a cache
 	// parks has what it spent on connections that it has put aside go back to the
 	// system; nil: it puts none aside.
-	parks  func(ctx context.Context, s *server) error
-	tls    bool // it can be given a certificate
-	h2, h3 bool
+	parks   func(ctx context.Context, s *server) error
+	tls     bool // it can be given a certificate
+	h2, h3  bool
+	sockets bool // it passes WebSockets on, as it is configured here
 }
 
 // ours is what everybody else is compared with.
@@ -62,15 +63,15 @@ const ours = "firstbell"
 
 // peers are all that are known, firstbell first.
 var peers = []*peer{
-	{name: ours, version: []string{"version"}, keeps: true, parks: collect, tls: true, h2: true, h3: true,
+	{name: ours, version: []string{"version"}, keeps: true, parks: collect, sockets: true, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"serve", "-config", s.Dir + "/firstbell.yaml", "-access-log=false"}
 		}, reload: signalled(syscall.SIGHUP), upgrade: upgradeFirstbell},
-	{name: "nginx", program: "nginx", debian: "nginx", version: []string{"-v"}, keeps: true, tls: true, h2: true,
+	{name: "nginx", program: "nginx", debian: "nginx", version: []string{"-v"}, keeps: true, sockets: true, tls: true, h2: true,
 		args: func(s *site) []string {
 			return []string{"-p", s.Dir, "-e", "stderr", "-c", s.Dir + "/nginx.conf"}
 		}, reload: signalled(syscall.SIGHUP), upgrade: upgradeNginx},
-	{name: "haproxy", program: "haproxy", debian: "haproxy", version: []string{"-v"}, keeps: true, tls: true, h2: true,
+	{name: "haproxy", program: "haproxy", debian: "haproxy", version: []string{"-v"}, keeps: true, sockets: true, tls: true, h2: true,
 		args: func(s *site) []string { return []string{"-W", "-f", s.Dir + "/haproxy.cfg"} }, reload: signalled(syscall.SIGUSR2), upgrade: upgradeHAProxy},
 	// One pool of threads for the one CPU, enough of them for a herd.
 	{name: "varnish", program: "varnishd", debian: "varnish", version: []string{"-V"}, keeps: true,
@@ -87,14 +88,14 @@ var peers = []*peer{
 		args: func(s *site) []string {
 			return []string{"-N", "-n", fmt.Sprintf("compare%d", os.Getpid()), "-f", s.Dir + "/squid.conf"}
 		}},
-	{name: "caddy", program: "caddy", debian: "caddy", version: []string{"version"}, tls: true, h2: true, h3: true,
+	{name: "caddy", program: "caddy", debian: "caddy", version: []string{"version"}, sockets: true, tls: true, h2: true, h3: true,
 		args: func(s *site) []string {
 			return []string{"run", "--config", s.Dir + "/Caddyfile", "--adapter", "caddyfile"}
 		},
 		env: func(s *site) []string {
 			return []string{"HOME=" + s.Dir, "XDG_DATA_HOME=" + s.Dir, "XDG_CONFIG_HOME=" + s.Dir}
 		}},
-	{name: "h2o", program: "h2o", debian: "h2o", version: []string{"--version"}, tls: true, h2: true,
+	{name: "h2o", program: "h2o", debian: "h2o", version: []string{"--version"}, sockets: true, tls: true, h2: true,
 		args: func(s *site) []string { return []string{"-c", s.Dir + "/h2o.conf"} }},
 }
 

@@ -36,6 +36,7 @@ var trials = []trial{
 	{name: "2,000 idle connections of HTTP/2 over TLS", play: func(a *arena, ctx context.Context, s *server) error {
 		return a.idle(ctx, s, idleOverTLS, overHTTP2, false)
 	}},
+	{name: "WebSockets, 1,000 connections", alone: (*arena).socketsThrough},
 	{name: "reload under load", play: (*arena).reload},
 	{name: "upgrade under load", play: (*arena).upgrade},
 	{name: "stop and start", play: (*arena).restart},

@@ -71,7 +71,7 @@ var testModules = []string{"github.com/fatih/color", "github.com/summerwind/h2sp
 
 // benchModules are what bench may use, test or not: it measures beside them, and
 // decodes what comes coded.
-var benchModules = []string{"github.com/jackc/pgx/v5", "github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "github.com/valyala/fasthttp", "golang.org/x/net/http2", "golang.org/x/sys", "modernc.org/sqlite"}
+var benchModules = []string{"github.com/coder/websocket", "github.com/jackc/pgx/v5", "github.com/klauspost/compress", "github.com/molecule-man/go-brrr", "github.com/quic-go/quic-go", "github.com/valyala/fasthttp", "golang.org/x/net/http2", "golang.org/x/sys", "modernc.org/sqlite"}
 
 // http1Files are the files of package proxy that know connections of HTTP/1;
 // the rest of it sees an exchange.
