@@ -132,6 +132,7 @@ func firstBlock(x *exchange, of *cache.Incomplete) int64 {
 // blockReader is what one client reads of a content in blocks.
 type blockReader struct {
 	p    *Proxy
+	x    *exchange   // of the client
 	plan *flightPlan // of its fetches
 
 	of       *cache.Incomplete
@@ -152,12 +153,12 @@ type ahead struct {
 	cancel context.CancelFunc
 }
 
-// newBlockReader makes the reader for a request, in memory of its own: its fetches go on
-// when the client is gone.
+// newBlockReader makes the reader for a request. Its plan is in memory of its own:
+// fetches that others have joined go on when the client is gone.
 func newBlockReader(p *Proxy, x *exchange) *blockReader {
 	plan := &flightPlan{route: x.route, send: x.canonical()}
 	plan.request = cache.Request{Method: "GET", Key: bytes.Clone(x.request.Key), Fields: plan.send.Fields}
-	return &blockReader{p: p, plan: plan, triedFor: -1}
+	return &blockReader{p: p, x: x, plan: plan, triedFor: -1}
 }
 
 // answer answers with the part that x asks for, or that there is none. l
@@ -233,6 +234,9 @@ func (f *blockReader) Next() ([]byte, error) {
 
 // again reports whether the block at hand may be tried once more.
 func (f *blockReader) again() bool {
+	if f.x.left() {
+		return false
+	}
 	if n := f.at / cache.BlockBytes; n != f.triedFor {
 		f.triedFor, f.tries = n, 0
 	}
@@ -264,6 +268,9 @@ func (f *blockReader) open() error {
 				break // it is on disk
 			}
 			if r, err := l.body.NewReader(); err == nil {
+				if f.x.leave != nil {
+					r.Until(f.x.leave.Done())
+				}
 				f.block, f.growing = &partSource{from: r, skip: f.at - start, left: end - f.at}, l
 				return nil
 			}
@@ -286,15 +293,31 @@ func (f *blockReader) landingOf(n int64) (*blockLanding, error) {
 }
 
 // fetched joins the flight for block n, or leads it, and waits for what it
-// brings.
+// brings, as long as the client does.
 func (f *blockReader) fetched(n int64, of *cache.Incomplete) (l *blockLanding, led bool, err error) {
 	flight, led := f.p.blocks.Join(f.flightKey(n))
+	var cancel context.CancelFunc
 	if led {
-		ctx, cancel := f.plan.route.context(f.p.life)
+		var ctx context.Context
+		ctx, cancel = f.plan.route.context(f.p.life)
 		f.p.beginBlock(flight, f.plan, n, of, ctx, cancel)
 	}
-	l, err = flight.Wait(f.p.life)
+	waits, end := f.x.lasting(f.p.life)
+	defer end()
+	if l, err = flight.Wait(waits); err != nil && led {
+		abandonBlock(flight, cancel)
+	}
 	return l, led, err
+}
+
+// abandonBlock ends a block's flight whose leader is gone before it brought
+// anything. What others have joined goes on: a block that several clients want
+// is fetched to its end, if need be for those to come.
+func abandonBlock(flight *coalesce.Flight[*blockLanding], cancel context.CancelFunc) {
+	if !flight.Shared() {
+		flight.Land()
+		cancel()
+	}
 }
 
 func (f *blockReader) flightKey(n int64) []byte {
