@@ -35,7 +35,7 @@ func TestAPartGivenUpOverHTTP3IsFetchedNoFurther(t *testing.T) {
 
 func playsAndLeaves(t *testing.T, within bool, leave, stay int) {
 	film := &cinema{}
-	film.fill(6 * mib)
+	film.fill(2 * mib)
 	goOn, over := make(chan struct{}), make(chan struct{}, 10)
 	film.answer = func(w http.ResponseWriter, r *http.Request) {
 		if within {

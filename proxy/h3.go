@@ -37,6 +37,7 @@ var h3s = sync.Pool{New: func() any {
 	h := new(h3)
 	h.stripe = nextStripe.Add(1)
 	h.out3 = make([]byte, 0, 2<<10)
+	h.head.Extended = true
 	return h
 }}
 
@@ -191,7 +192,7 @@ func (h *h3) read() (status int, refusal string) {
 	x.leave = h.lane.Context()
 	x.method = methodName(h.head.Method)
 	x.authority = h.head.Authority
-	if x.length = h.head.Length; x.length != 0 {
+	if x.length = h.head.Length; x.length != 0 && h.head.Protocol == nil {
 		h.upload.begin(h)
 		x.body, x.stopBody, x.expects = &h.upload, h.upload.stop, h.head.Continue
 		if x.length < 0 {
@@ -200,7 +201,13 @@ func (h *h3) read() (status int, refusal string) {
 	}
 	x.takesTrailers = h.head.Peek("TE") != nil // which has no other value here
 	raw := h.head.Path
-	if x.method == "CONNECT" {
+	switch {
+	case h.head.Protocol != nil:
+		if string(h.head.Protocol) != "websocket" || h.head.Length >= 0 {
+			return http.StatusNotImplemented, "the only protocol that is connected to here is websocket"
+		}
+		x.method, x.webSocket, x.length = "GET", byExtendedCONNECT, 0
+	case x.method == "CONNECT":
 		raw = rootTarget // it has none
 	}
 	if status, refusal = x.readRequest(raw); refusal == "" && string(h.head.Scheme) != x.scheme {
@@ -389,6 +396,42 @@ func (h *h3) appendTrailer(b []byte, x *exchange, body source) []byte {
 	}
 	return append(http3.AppendHeaders(b, len(h.section)), h.section...)
 }
+
+// switched implements switcher.
+func (h *h3) switched(x *exchange, fields field.List) (side, error) {
+	x.status = http.StatusOK
+	h.message.Tunnel()
+	h.open(http.StatusOK, fields.Without(func(name string) bool { return equalName(name, "Sec-WebSocket-Accept") }))
+	h.write(append(http3.AppendHeaders(h.out3[:0], len(h.section)), h.section...), nil)
+	return &h3Side{h}, h.err
+}
+
+// h3Side is a stream as one side of a tunnel.
+type h3Side struct{ *h3 }
+
+// Read implements io.Reader. What breaks the protocol ends the connection.
+func (w *h3Side) Read(p []byte) (int, error) {
+	n, err := w.message.Read(p)
+	if e := http3.IsProtocol(err); e != nil {
+		w.conn.fail(e)
+	}
+	return n, err
+}
+
+// Write implements io.Writer, at the client's pace.
+func (w *h3Side) Write(p []byte) (int, error) {
+	n := w.write(http3.AppendData(w.out3[:0], int64(len(p))), p)
+	return n, w.err
+}
+
+// CloseWrite implements side.
+func (w *h3Side) CloseWrite() error { return w.lane.Close() }
+
+// SetReadDeadline implements side.
+func (w *h3Side) SetReadDeadline(t time.Time) error { return w.lane.SetReadDeadline(t) }
+
+// Close implements io.Closer: settle ends the stream.
+func (w *h3Side) Close() error { return nil }
 
 // inform implements responder. A client that does not take it at once goes
 // without.

@@ -189,7 +189,8 @@ func TestMalformedRequestsOfHTTP3GetTheirStreamError(t *testing.T) {
 			"a pseudo-field behind fields":    h3Frame(headersFrame, h3Section(good[0], good[1], good[2], "accept: x", good[3])),
 			"a pseudo-field twice":            h3Frame(headersFrame, h3Section(append(good, ":path: /a")...)),
 			"a pseudo-field of responses":     h3Frame(headersFrame, h3Section(append(good, ":status: 200")...)),
-			"extended CONNECT, not offered":   h3Frame(headersFrame, h3Section(":method: CONNECT", ":protocol: websocket", good[1], good[2], good[3])),
+			"a protocol to GET":               h3Frame(headersFrame, h3Section(append(good, ":protocol: websocket")...)),
+			"extended CONNECT without a path": h3Frame(headersFrame, h3Section(":method: CONNECT", ":protocol: websocket", good[1], good[2])),
 			"upper case":                      h3Head("GET", "/", "Accept: x"),
 			"Connection":                      h3Head("GET", "/", "connection: close"),
 			"Transfer-Encoding":               h3Head("POST", "/", "transfer-encoding: chunked"),
@@ -218,8 +219,8 @@ func TestMalformedRequestsOfHTTP3GetTheirStreamError(t *testing.T) {
 				t.Errorf("%s: got %q, %v; want the stream's H3_MESSAGE_ERROR", what, a.head, err)
 			}
 		}
-		if n := g.proxy.Stats().Malformed; n["pseudo-missing"] != 3 || n["connection-field"] != 3 || n["content"] != 3 {
-			t.Errorf("counted %v; want 3 pseudo-missing, 3 connection-field, 3 content", n)
+		if n := g.proxy.Stats().Malformed; n["pseudo-missing"] != 4 || n["connection-field"] != 3 || n["content"] != 3 {
+			t.Errorf("counted %v; want 4 pseudo-missing, 3 connection-field, 3 content", n)
 		}
 		if a, err := c.ask(h3Head("GET", "/")); a.body != "hello" || err != nil {
 			t.Errorf("the next request: %q, %v; want it answered on the same connection", a.body, err)

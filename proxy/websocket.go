@@ -15,7 +15,7 @@ type webSocketAsk uint8
 const (
 	noWebSocket       webSocketAsk = iota
 	byUpgrade                      // HTTP/1.1: RFC 6455
-	byExtendedCONNECT              // HTTP/2: RFC 8441; the exchange's method is GET
+	byExtendedCONNECT              // HTTP/2: RFC 8441, HTTP/3: RFC 9220; the exchange's method is GET
 )
 
 // switcher is a responder that can leave HTTP.

@@ -18,12 +18,14 @@ const (
 	settingTableCapacity = 0x01
 	settingFieldSection  = 0x06
 	settingBlocked       = 0x07
+	settingConnect       = 0x08
 )
 
-// AppendSettings begins a control stream: its type, and SETTINGS. Nothing is
-// said of what has its default, no dynamic table among it.
+// AppendSettings begins a control stream: its type, and SETTINGS, which offer
+// extended CONNECT (RFC 9220). Nothing is said of what has its default, no
+// dynamic table among it.
 func AppendSettings(b []byte, fieldSectionMax int) []byte {
-	payload := appendVarint([]byte{settingFieldSection}, uint64(fieldSectionMax))
+	payload := appendVarint([]byte{settingConnect, 1, settingFieldSection}, uint64(fieldSectionMax))
 	b = append(b, StreamControl, frameSettings, byte(len(payload)))
 	return append(b, payload...)
 }

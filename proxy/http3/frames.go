@@ -36,7 +36,9 @@ type reader struct {
 	src  io.Reader
 	buf  [bufferBytes]byte
 	r, w int
-	left int64 // of the payload of the frame begun
+	head [16]byte // of a frame, as far as it has come
+	n    int      // bytes of head
+	left int64    // of the payload of the frame begun
 
 	// spend is asked before n bytes are read that nobody wants; when it says
 	// no, the stream is one of an attacker. It must not be nil.
@@ -45,7 +47,7 @@ type reader struct {
 
 func (f *reader) reset(src io.Reader, spend func(int64) bool) {
 	f.src, f.spend = src, spend
-	f.r, f.w, f.left = 0, 0, 0
+	f.r, f.w, f.n, f.left = 0, 0, 0, 0
 }
 
 // fill reads more into the empty buffer.
@@ -104,24 +106,29 @@ func cut(err error) error {
 var errCutFrame = connError(FrameError, "the stream ends within a frame")
 
 // next reads the head of the next frame, passing over what is left of the one
-// before. io.EOF is the stream's clean end.
+// before. io.EOF is the stream's clean end. When the time for a read was over, it
+// may be called again.
 func (f *reader) next() (kind uint64, err error) {
 	if err := f.skip(); err != nil {
 		return 0, err
 	}
-	kind, err = f.varint()
-	if err == io.EOF {
-		return 0, io.EOF
+	for {
+		if kind, rest, ok := readVarint(f.head[:f.n]); ok {
+			if length, _, ok := readVarint(rest); ok {
+				f.left, f.n = int64(length), 0
+				return kind, nil
+			}
+		}
+		b, err := f.byte()
+		if err == io.EOF && f.n == 0 {
+			return 0, io.EOF
+		}
+		if err != nil {
+			return 0, cutFrame(err)
+		}
+		f.head[f.n] = b
+		f.n++
 	}
-	var length uint64
-	if err == nil {
-		length, err = f.varint()
-	}
-	if err != nil {
-		return 0, cutFrame(err)
-	}
-	f.left = int64(length)
-	return kind, nil
 }
 
 func cutFrame(err error) error {

@@ -11,6 +11,7 @@ type Message struct {
 	ended   bool   // the content did
 	err     error  // the reads' last word
 	trailer bool   // section is the trailers'
+	tunnel  bool   // nothing but content comes
 }
 
 // unwantedBytesMax bounds what a stream may hold of unknown frames.
@@ -21,7 +22,7 @@ func (m *Message) Reset(src io.Reader) {
 	left := int64(unwantedBytesMax)
 	m.frames.reset(src, func(n int64) bool { left -= n; return left >= 0 })
 	m.section = m.section[:0]
-	m.ended, m.trailer, m.err = false, false, nil
+	m.ended, m.trailer, m.tunnel, m.err = false, false, false, nil
 }
 
 // Release lets go of the stream.
@@ -87,6 +88,10 @@ func known(kind uint64) bool {
 	return false
 }
 
+// Tunnel says that what follows the head is no message: trailers would be out of
+// place (RFC 9114 section 4.4), and a Read whose time was over may be tried again.
+func (m *Message) Tunnel() { m.tunnel = true }
+
 // Empty waits until it is known whether content follows, and reports that none
 // does. It is for behind Head.
 func (m *Message) Empty() (bool, error) {
@@ -112,8 +117,11 @@ func (m *Message) Read(p []byte) (n int, err error) {
 		return 0, m.err
 	}
 	if m.frames.left == 0 {
-		if m.err = m.toContent(); m.err != nil {
-			return 0, m.err
+		if err := m.toContent(); err != nil {
+			if !m.tunnel || err == io.EOF || IsProtocol(err) != nil {
+				m.err = err
+			}
+			return 0, err
 		}
 	}
 	n, err = m.frames.payload(p)
@@ -142,7 +150,7 @@ func (m *Message) toContent() error {
 				return errUnwanted
 			}
 			continue
-		case kind == frameHeaders && !m.ended:
+		case kind == frameHeaders && !m.ended && !m.tunnel:
 			m.ended, m.trailer = true, true
 			if _, err := m.readSection(trailerBytesMax); err != nil {
 				return err
