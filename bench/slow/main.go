@@ -34,17 +34,31 @@ func main() {
 	flag.DurationVar(&s.wait, "wait", 2*time.Second, "the longest that a normal client may have to wait")
 	flag.Int64Var(&s.memory, "memory", 64, "by how many MiB memory may grow")
 	flag.StringVar(&s.profile, "profile", "", "keep heap and goroutine profiles of the moment with most memory in this directory")
-	only := flag.String("kind", "", "only the kinds that this regular expression matches")
+	only := flag.String("kind", "^1/", "only the kinds that this regular expression matches, all at once")
+	each := flag.Bool("each", false, "one kind after the other, each at a firstbell of its own")
 	flag.Parse()
 	var err error
 	if s.only, err = regexp.Compile(*only); err != nil {
 		fmt.Fprintln(os.Stderr, "slow:", err)
 		os.Exit(2)
 	}
-	faults, err := play(&s, os.Stdout)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "slow:", err)
-		os.Exit(1)
+	runs := []*setting{&s}
+	if *each {
+		runs = nil
+		for _, k := range kinds(&s) {
+			one := s
+			one.only = regexp.MustCompile("^" + k.name + "$")
+			runs = append(runs, &one)
+		}
+	}
+	var faults []string
+	for _, s := range runs {
+		more, err := play(s, os.Stdout)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "slow:", err)
+			os.Exit(1)
+		}
+		faults = append(faults, more...)
 	}
 	if report(os.Stdout, faults) > 0 {
 		os.Exit(1)
@@ -80,7 +94,7 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 	}
 	defer p.stop()
 
-	n := normals(p.addr)
+	n := normals(p.to)
 	time.Sleep(min(3*time.Second, s.idle/4))
 	calm, err := p.memory()
 	if err != nil {
@@ -88,11 +102,16 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 		return nil, err
 	}
 	before := n.report()
+	open, err := p.connections()
+	if err != nil {
+		n.end()
+		return nil, err
+	}
 	fmt.Fprintf(w, "calm       %s; %d MiB\n", before, calm>>20)
 	n.reset()
 
 	began := time.Now()
-	a := attack(s, p.addr)
+	a := attack(s, p.to)
 	most, kept := calm, calm
 	for !a.over() && time.Since(began) < a.longest()+10*time.Second {
 		time.Sleep(250 * time.Millisecond)
@@ -107,11 +126,24 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 		}
 	}
 	during := n.report()
+	left := 0
+	for wait := s.idle + slack; wait > 0; wait -= time.Second {
+		if left, err = p.connections(); err == nil && left <= open+crowdSize {
+			break
+		}
+		time.Sleep(time.Second)
+	}
 	n.end()
+	if err != nil {
+		return nil, err
+	}
 	fmt.Fprintf(w, "attacked   %s; at most %d MiB, %d more than calm\n", during, most>>20, (most-calm)>>20)
 	faults = append(faults, a.judge(w)...)
 	if during.failed > 0 {
 		faults = append(faults, fmt.Sprintf("%d normal requests failed, the first by: %v", during.failed, during.why))
+	}
+	if left > open+crowdSize {
+		faults = append(faults, fmt.Sprintf("%d connections are left, %d were open before", left, open))
 	}
 	if during.slowest > s.wait {
 		faults = append(faults, fmt.Sprintf("a normal request took %v, more than %v", during.slowest, s.wait))

@@ -2,20 +2,26 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 )
 
 // crowd is some normal clients, who ask all the time: for a stored lesson, for
 // a page of their own, and with homework of 100 kB; each over a connection that
 // is kept, and now and then over a new one.
 type crowd struct {
-	base string
+	at   *target
 	quit chan struct{}
 	wg   sync.WaitGroup
 
@@ -28,8 +34,8 @@ type crowd struct {
 
 const crowdSize = 16
 
-func normals(addr string) *crowd {
-	c := &crowd{base: "http://" + addr, quit: make(chan struct{})}
+func normals(at *target) *crowd {
+	c := &crowd{at: at, quit: make(chan struct{})}
 	for i := range crowdSize {
 		c.wg.Go(func() { c.live(i) })
 	}
@@ -37,7 +43,7 @@ func normals(addr string) *crowd {
 }
 
 func (c *crowd) live(i int) {
-	t := &http.Transport{MaxIdleConnsPerHost: 2}
+	t, base := c.speaker(i)
 	defer t.CloseIdleConnections()
 	client := &http.Client{Transport: t, Timeout: 30 * time.Second}
 	homework := bytes.Repeat([]byte{byte(i)}, 100_000)
@@ -55,11 +61,11 @@ func (c *crowd) live(i int) {
 		var err error
 		switch round % 3 {
 		case 0:
-			res, err = client.Get(c.base + "/lessons/1")
+			res, err = client.Get(base + "/lessons/1")
 		case 1:
-			res, err = client.Get(c.base + "/mine/1000")
+			res, err = client.Get(base + "/mine/1000")
 		default:
-			res, err = client.Post(c.base+"/homework", "text/plain", bytes.NewReader(homework))
+			res, err = client.Post(base+"/homework", "text/plain", bytes.NewReader(homework))
 		}
 		if err == nil {
 			_, err = io.Copy(io.Discard, res.Body)
@@ -70,6 +76,28 @@ func (c *crowd) live(i int) {
 		}
 		c.note(time.Since(began), err)
 	}
+}
+
+// speaker is what a normal client asks by: half of them over HTTP/1, a quarter
+// over HTTP/2 and one over HTTP/3.
+func (c *crowd) speaker(i int) (t transport, base string) {
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, c.at.secure)
+	}
+	switch i % 4 {
+	case 1:
+		return &http.Transport{TLSClientConfig: c.at.tls.Clone(), DialContext: dial, ForceAttemptHTTP2: true}, "https://school.example"
+	case 2:
+		return &http3.Transport{TLSClientConfig: c.at.tls.Clone(), Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddr(ctx, c.at.secure, tc, qc)
+		}}, "https://school.example"
+	}
+	return &http.Transport{MaxIdleConnsPerHost: 2}, "http://" + c.at.plain
+}
+
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 func (c *crowd) note(took time.Duration, err error) {

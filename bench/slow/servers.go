@@ -1,8 +1,17 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -70,10 +79,12 @@ func (o *lms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type process struct {
 	cmd  *exec.Cmd
 	addr string
+	to   *target
 	ops  string
 }
 
-const config = `listen: {http: "%s", ops: "%s"}
+const config = `listen: {http: "%s", https: "%s", http3: "%s", ops: "%s"}
+tls: {certificates: [{cert: %s, key: %s}]}
 limits: {header: %s, grace: %s, idle: %s}
 spool: {path: "%s/spool", size: 2GiB}
 origins:
@@ -104,12 +115,17 @@ func startFirstbell(s *setting, dir, origin string) (*process, error) {
 			return nil, fmt.Errorf("building firstbell: %w\n%s", err, out)
 		}
 	}
-	addr, ops := freeAddress(), freeAddress()
+	addr, secure, ops := freeAddress(), freeAddress(), freeAddress()
+	cert, key, trust, err := certificate(dir)
+	if err != nil {
+		return nil, err
+	}
 	file := filepath.Join(dir, "firstbell.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, config, addr, ops, s.header, s.grace, s.idle, dir, origin), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, addr, secure, secure, ops, cert, key, s.header, s.grace, s.idle, dir, origin), 0o600); err != nil {
 		return nil, err
 	}
 	p := &process{cmd: exec.Command(binary, "serve", "-config", file), addr: addr, ops: ops}
+	p.to = &target{plain: addr, secure: secure, tls: &tls.Config{RootCAs: trust, ServerName: "school.example"}, turns: make(chan struct{}, 100)}
 	p.cmd.Stderr = os.Stderr
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -165,4 +181,60 @@ func (p *process) profile(dir string) error {
 		}
 	}
 	return nil
+}
+
+// certificate makes one that is good for the school, in files, and what trusts
+// it.
+func certificate(dir string) (cert, key string, trust *x509.CertPool, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "school.example"}, DNSNames: []string{"school.example"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return "", "", nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", "", nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	trust = x509.NewCertPool()
+	trust.AppendCertsFromPEM(text)
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	err = errors.Join(
+		os.WriteFile(cert, text, 0o600),
+		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600),
+	)
+	return cert, key, trust, err
+}
+
+// connections is how many firstbell says are open.
+func (p *process) connections() (n int, err error) {
+	res, err := http.Get("http://" + p.ops + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		for _, name := range []string{"firstbell_proxy_connections ", "firstbell_http3_connections "} {
+			if value, ok := strings.CutPrefix(line, name); ok {
+				one, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				if err != nil {
+					return 0, err
+				}
+				n += int(one)
+			}
+		}
+	}
+	return n, nil
 }
