@@ -44,6 +44,7 @@ type originBody struct {
 	spools *spool.Store     // nil: the client paces the origin
 	owner  netip.Addr       // of the room it takes there; set with timer
 	buf    *[]byte
+	most   int   // how much Next may return; 0: as much as there is room for
 	end    error // of body, behind what buf holds
 	timer  *time.Timer
 
@@ -67,11 +68,15 @@ func (b *originBody) Next() ([]byte, error) {
 	if b.buf == nil {
 		b.buf = pieces.Get().(*[]byte)
 	}
+	room := *b.buf
+	if b.most > 0 {
+		room = room[:min(len(room), b.most)]
+	}
 	if late := b.returned(); late != nil {
-		return late.next(*b.buf)
+		return late.next(room)
 	}
 	for b.end == nil {
-		n, err := b.body.Read(*b.buf)
+		n, err := b.body.Read(room)
 		if err != nil {
 			b.end = err
 			b.release()
@@ -94,6 +99,9 @@ func (b *originBody) Rest() {
 		b.buf = nil
 	}
 }
+
+// Most implements resting.
+func (b *originBody) Most(n int) { b.most = n }
 
 // lend gives the client its time for what Next returns.
 func (b *originBody) lend() {

@@ -136,6 +136,8 @@ type resting interface {
 	// Rest says that what Next returned last was sent: the source holds no
 	// buffer until it is asked for more.
 	Rest()
+	// Most bounds what Next returns to what the client takes, which is not 0.
+	Most(n int)
 }
 
 // reset makes the exchange ready for the next request. Nothing may refer to

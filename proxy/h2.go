@@ -361,7 +361,13 @@ func (h *h2) copy(x *exchange, block []byte, length int64, body source) error {
 		block = nil
 	}
 	ended := false
+	rests, _ := body.(resting)
 	for h.err == nil {
+		if rests != nil && block == nil && x.sent < length { // its end would need no window
+			if h.err = h.awaitWindow(rests); h.err != nil {
+				break
+			}
+		}
 		p, err := body.Next()
 		if err == io.EOF && (length < 0 || x.sent == length) {
 			if ended {
@@ -390,6 +396,17 @@ func (h *h2) copy(x *exchange, block []byte, length int64, body source) error {
 		block = nil
 	}
 	return h.err
+}
+
+// awaitWindow returns once the client takes more of the answer, so that nobody
+// holds a piece of it until then.
+func (h *h2) awaitWindow(body resting) error {
+	body.Rest()
+	n, err := h.raw.AwaitWindow()
+	if err == nil {
+		body.Most(n)
+	}
+	return err
 }
 
 // endWithTrailer ends the answer with trailer fields, if there are any.

@@ -152,7 +152,10 @@ func (d *door) handshake(g *greeting, secure *tls.Config) (*tls.Conn, greetingOu
 		return nil, greetingBusy
 	}
 	t := tls.Server(g, secure)
-	err := t.HandshakeContext(ctx)
+	// A handshake takes a deep stack, which who serves the connection would keep.
+	shaken := make(chan error, 1)
+	go func() { shaken <- t.HandshakeContext(ctx) }()
+	err := <-shaken
 	if err == nil {
 		return t, greetingDone
 	}

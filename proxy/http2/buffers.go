@@ -19,6 +19,7 @@ const (
 	dataMax = frameMax - frameHeadBytes
 
 	pieceBytes = 16 << 10
+	pieceSmall = 512
 )
 
 // The buffers of connections, held only while something is in them.
@@ -27,6 +28,8 @@ var (
 	largeIns = sync.Pool{New: func() any { return new([inLarge]byte) }}
 	outs     = sync.Pool{New: func() any { return new([outCap]byte) }}
 	pieces   = sync.Pool{New: func() any { return new([pieceBytes]byte) }}
+
+	smallPieces = sync.Pool{New: func() any { return new([pieceSmall]byte) }}
 )
 
 // takeIn returns a buffer for n bytes at least, inLarge at most.
@@ -54,19 +57,20 @@ func dropOut(b []byte) {
 
 // inbox is content that was received and not read yet.
 type inbox struct {
-	pieces []*[pieceBytes]byte
-	r, w   int // of the first piece read, of the last one written
-	n      int // bytes in all
+	pieces [][]byte // each of pieceBytes, but for a first one of pieceSmall
+	r, w   int      // of the first piece read, of the last one written
+	n      int      // bytes in all
 }
 
 func (b *inbox) put(p []byte) {
 	b.n += len(p)
 	for len(p) > 0 {
-		if len(b.pieces) == 0 || b.w == pieceBytes {
-			b.pieces = append(b.pieces, pieces.Get().(*[pieceBytes]byte))
-			b.w = 0
+		last := len(b.pieces) - 1
+		if last < 0 || b.w == len(b.pieces[last]) {
+			b.pieces = append(b.pieces, takePiece(len(p), last < 0))
+			b.w, last = 0, last+1
 		}
-		n := copy(b.pieces[len(b.pieces)-1][b.w:], p)
+		n := copy(b.pieces[last][b.w:], p)
 		b.w += n
 		p = p[n:]
 	}
@@ -74,7 +78,7 @@ func (b *inbox) put(p []byte) {
 
 func (b *inbox) take(p []byte) (n int) {
 	for b.n > 0 && n < len(p) {
-		end := pieceBytes
+		end := len(b.pieces[0])
 		if len(b.pieces) == 1 {
 			end = b.w
 		}
@@ -82,7 +86,7 @@ func (b *inbox) take(p []byte) (n int) {
 		n += m
 		b.n -= m
 		if b.r += m; b.r == end {
-			pieces.Put(b.pieces[0])
+			dropPiece(b.pieces[0])
 			b.pieces[0] = nil
 			b.pieces = b.pieces[1:]
 			b.r = 0
@@ -98,8 +102,25 @@ func (b *inbox) take(p []byte) (n int) {
 func (b *inbox) drop() int {
 	n := b.n
 	for _, p := range b.pieces {
-		pieces.Put(p)
+		dropPiece(p)
 	}
 	*b = inbox{}
 	return n
+}
+
+// takePiece returns room for content: little for n bytes that come alone, as
+// they do from who trickles.
+func takePiece(n int, alone bool) []byte {
+	if alone && n <= pieceSmall {
+		return smallPieces.Get().(*[pieceSmall]byte)[:]
+	}
+	return pieces.Get().(*[pieceBytes]byte)[:]
+}
+
+func dropPiece(p []byte) {
+	if len(p) == pieceSmall {
+		smallPieces.Put((*[pieceSmall]byte)(p))
+		return
+	}
+	pieces.Put((*[pieceBytes]byte)(p))
 }

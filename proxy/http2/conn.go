@@ -213,7 +213,11 @@ func (c *Conn) next() (h frameHead, payload []byte, err error) {
 				c.partBy, c.partData = time.Time{}, false
 				return h, payload, nil
 			}
-			c.makeRoom(frameHeadBytes + h.length)
+			if c.w-c.r < inSmall {
+				c.makeRoom(min(frameHeadBytes+h.length, inSmall)) // more once that is there
+			} else {
+				c.makeRoom(frameHeadBytes + h.length)
+			}
 		}
 		switch {
 		case c.w-c.r >= frameHeadBytes && h.kind == frameData && !c.partData:

@@ -384,6 +384,28 @@ func (s *Stream) Empty() bool {
 	}
 }
 
+// Wait waits as Read does, without a buffer, and reports true.
+func (s *Stream) Wait() bool {
+	s.askForContent()
+	c := s.conn
+	for {
+		c.mu.Lock()
+		ready := s.stopped || s.inbox.n > 0 || s.gone != nil || s.remoteEnd || s.timed
+		if s.heard == nil {
+			s.heard = make(chan struct{}, 1)
+		}
+		more := len(c.out) > 0 && !c.writing
+		c.mu.Unlock()
+		if more {
+			c.flush()
+		}
+		if ready || s.sending.left <= 0 {
+			return true // the Read tells
+		}
+		s.awaitContent()
+	}
+}
+
 func (s *Stream) readLocked(p []byte) (int, error) {
 	switch {
 	case s.stopped:

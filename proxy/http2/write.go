@@ -64,6 +64,17 @@ func (s *Stream) Write(block, body []byte, end bool) (n int, err error) {
 	}
 }
 
+// AwaitWindow waits until the client takes content, and returns how much at
+// least. An error says why it gets no more.
+func (s *Stream) AwaitWindow() (n int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = s.await(true)
+	s.leaveQueue()
+	return int(min(s.sendWindow, c.sendWindow)), err
+}
+
 // Cancel ends the stream, if it has not ended, because nobody wants more of it.
 // It may be called by anybody.
 func (s *Stream) Cancel() {
