@@ -57,6 +57,10 @@
 //     Counts of presses and what is collected are not sealed.
 //   - When a record of a batch is lost to damage, the others of it cannot be
 //     proved any more, though they count.
+//   - A record that a crash left on disk without its seal counts, and has no
+//     proof. It could be sealed when it is found; but then whoever can write to
+//     the file while firstbell is down would get a seal for what it puts there.
+//     A seal says that the process itself took the check-in.
 //   - It does not know who is on the roster: an unknown class or student is
 //     recorded. Package roster is applied when the register is written.
 //
