@@ -26,7 +26,8 @@ type Config struct {
 	// ConnsMax bounds the requests at one server at once, each of which has a
 	// connection. Default 4096.
 	ConnsMax int
-	// IdleMax bounds the idle connections kept to one server. Default 512.
+	// IdleMax bounds the idle connections kept to one server: no more than there
+	// were requests at once. Default 1024.
 	IdleMax int
 	// HeadBytesMax bounds a response's head, and its trailer section. Default
 	// 64 KiB.
@@ -103,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	setDefault(&c.ConnsMax, 4096)
-	setDefault(&c.IdleMax, 512)
+	setDefault(&c.IdleMax, 1024)
 	setDefault(&c.HeadBytesMax, 64<<10)
 	setDefault(&c.FieldsMax, 256)
 	setDefault(&t.Connect, 2*time.Second)
