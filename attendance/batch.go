@@ -22,8 +22,9 @@ type batch struct {
 	itemIDs  []ReceiptID
 
 	// Guarded by Recorder.mu until the batch is settled.
-	wakes []chan struct{}
-	seats int
+	wakes   []chan struct{}
+	seats   int      // with a share of a channel
+	pending *Pending // a list by next
 
 	err error // why nothing was promised; written before the wakes are closed
 }
@@ -38,14 +39,22 @@ type item struct {
 	record int // which of the batch's records puts it there
 }
 
-// seat returns the channel that is closed when the batch is settled. The
-// Recorder's mu is held.
-func (b *batch) seat() <-chan struct{} {
+// seat gives a press of e's key its place: p's, which is told when the batch is
+// settled, or with p nil a channel that is closed then. The Recorder's mu is
+// held.
+func (b *batch) seat(e entry, again bool, p *Pending) seat {
+	s := seat{entry: e, batch: b, again: again}
+	if p != nil {
+		p.seat, p.next = s, b.pending
+		b.pending = p
+		return s
+	}
 	if b.seats%seatsPerWake == 0 {
 		b.wakes = append(b.wakes, make(chan struct{}))
 	}
 	b.seats++
-	return b.wakes[len(b.wakes)-1]
+	s.wake = b.wakes[len(b.wakes)-1]
+	return s
 }
 
 // wake tells everyone. Large batches are woken by several goroutines, which

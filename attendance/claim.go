@@ -192,9 +192,6 @@ func (c *claim) improves(e *entry) bool {
 	return c.basis != BasisClock && c.firstMs < c.day.arrivalMs(e)
 }
 
-// count adds the press to an entry of its key. The shard is locked.
-func (c *claim) count(s *rollShard, e entry) { s.again(c.id, e) }
-
 // appendEvent appends the claim's record. replaces says that the key is on the
 // roll already.
 func (c *claim) appendEvent(dst []byte, replaces bool) []byte {

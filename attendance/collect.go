@@ -122,7 +122,7 @@ func (r *Recorder) enterCollected(id ReceiptID, content uint32, it *Item, school
 			shard.mu.Unlock()
 			return seat{}, ErrBusy
 		}
-		s, err := r.seatWith(entry{batch: e.batch})
+		s, err := r.seatWith(entry{batch: e.batch}, false, nil)
 		if s.wake != nil {
 			shard.again(id, e, content, dayNumber(timetable.DateOf(at)))
 		}
@@ -155,7 +155,7 @@ func (r *Recorder) joinCollected(shard *collectedShard, id ReceiptID, content ui
 	b.itemBuf = appendCollected(b.itemBuf, &id, timetable.DateOf(at), at, school, &c)
 	b.itemEnds = append(b.itemEnds, len(b.itemBuf))
 	b.itemIDs = append(b.itemIDs, id)
-	wake := b.seat()
+	s := b.seat(entry{}, false, nil)
 	first := len(b.ends)+len(b.itemEnds) == 1
 	batch := b.seq
 	r.waiting.Add(1)
@@ -165,7 +165,7 @@ func (r *Recorder) joinCollected(shard *collectedShard, id ReceiptID, content ui
 	if first {
 		r.kickWriter()
 	}
-	return seat{batch: b, wake: wake}, nil
+	return s, nil
 }
 
 func (r *Recorder) refuseCollected(err error) error {

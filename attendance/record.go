@@ -59,7 +59,7 @@ func (r *Recorder) joinEvents(events []Event) (seat, error) {
 	if records == 0 {
 		r.kickWriter()
 	}
-	return seat{batch: b, wake: b.seat()}, nil
+	return b.seat(entry{}, false, nil), nil
 }
 
 // Knows reports whether the receipt is on the roll and on disk: one of today's.

@@ -195,11 +195,11 @@ func (r *Recorder) Take(ctx context.Context, p Press) (Receipt, error) {
 		return Receipt{}, err
 	}
 	for {
-		s, err := r.enter(&c)
+		s, err := r.enter(&c, nil)
 		if err != nil {
 			return Receipt{}, r.refuse(&c, err)
 		}
-		if s.wake == nil {
+		if s.batch == nil {
 			return c.receipt(&s.entry), nil
 		}
 		err = r.wait(ctx, &s)
@@ -215,41 +215,98 @@ func (r *Recorder) Take(ctx context.Context, p Press) (Receipt, error) {
 	}
 }
 
-// seat is a press's place after it entered: durable when wake is nil, else to
+// Pending is a press that waits for its batch without a goroutine. Its owner
+// keeps it, and what the press's strings refer to, until Settled is called; then
+// it may serve again. The zero value is ready.
+type Pending struct {
+	claim  claim
+	seat   seat
+	waiter Waiter
+	next   *Pending // who waits for the same batch
+}
+
+// Waiter is told what became of a press.
+type Waiter interface {
+	// Settled is called once, with what Take would have returned, by the
+	// goroutine that everybody's check-ins wait for: it must not wait.
+	Settled(Receipt, error)
+}
+
+// Submit is Take for who does not wait. It returns at once: with a receipt or an
+// error, or with waits set. Then w is told, maybe before Submit returns.
+func (r *Recorder) Submit(p Press, pending *Pending, w Waiter) (receipt Receipt, waits bool, err error) {
+	*pending = Pending{claim: claim{press: p}, waiter: w}
+	if err := r.place(&pending.claim); err != nil {
+		r.counters.invalid.Add(1)
+		return Receipt{}, false, err
+	}
+	return r.seatOf(pending)
+}
+
+// seatOf has a pending press wait, unless it can be answered.
+func (r *Recorder) seatOf(p *Pending) (receipt Receipt, waits bool, err error) {
+	s, err := r.enter(&p.claim, p)
+	switch {
+	case err != nil:
+		return Receipt{}, false, r.refuse(&p.claim, err)
+	case s.batch != nil:
+		return Receipt{}, true, nil
+	}
+	return p.claim.receipt(&s.entry), false, nil
+}
+
+// settledFor answers a pending press whose batch is durable, or failed with err.
+func (r *Recorder) settledFor(p *Pending, err error) {
+	r.waiting.Add(-1)
+	var receipt Receipt
+	switch {
+	case err != nil:
+		err = r.refuse(&p.claim, err)
+	case p.seat.again: // the key is durable now, this press may still improve on it
+		var waits bool
+		if receipt, waits, err = r.seatOf(p); waits {
+			return
+		}
+	default:
+		receipt = p.claim.receipt(&p.seat.entry)
+	}
+	p.waiter.Settled(receipt, err)
+}
+
+// seat is a press's place after it entered: durable when batch is nil, else to
 // be waited for.
 type seat struct {
 	entry entry
 	batch *batch
-	wake  <-chan struct{}
-	again bool // enter once more when the batch is durable
+	wake  <-chan struct{} // nil for a Pending
+	again bool            // enter once more when the batch is durable
 }
 
 // enter finds the press's key on the roll, or puts it there and into the open
-// batch.
-func (r *Recorder) enter(c *claim) (seat, error) {
-	shard := c.day.shard(&c.id)
+// batch. p is who waits for that; nil: the caller.
+func (r *Recorder) enter(c *claim, p *Pending) (seat, error) {
+	shard, id := c.day.shard(&c.id), c.id
 	for {
 		shard.mu.Lock()
-		e, ok := shard.entries.get(&c.id)
+		e, ok := shard.entries.get(&id)
 		if !ok || (r.durable(&e) && c.improves(&e)) {
-			s, err := r.joinLocked(shard, c, e, ok)
+			s, err := r.joinLocked(shard, c, e, ok, p)
 			shard.mu.Unlock()
 			return s, err
 		}
 		improves := c.improves(&e)
 		if r.durable(&e) {
-			c.count(shard, e)
+			shard.again(id, e)
 			shard.mu.Unlock()
 			r.counters.again.Add(1)
 			return seat{entry: e}, nil
 		}
-		s, err := r.seatWith(e)
-		if s.wake != nil && !improves {
-			c.count(shard, e)
+		s, err := r.seatWith(e, improves, p)
+		if s.batch != nil && !improves {
+			shard.again(id, e) // c is p's, which may be settled by now
 		}
 		shard.mu.Unlock()
-		if s.wake != nil {
-			s.again = improves
+		if s.batch != nil {
 			r.counters.again.Add(1)
 			return s, nil
 		}
@@ -268,8 +325,8 @@ func (r *Recorder) durable(e *entry) bool {
 
 // joinLocked puts the claim on the roll and into the open batch. The shard is
 // locked.
-func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (seat, error) {
-	fresh := c.entry()
+func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool, p *Pending) (seat, error) {
+	fresh, id := c.entry(), c.id
 	if had {
 		fresh.presses = old.presses
 		fresh.flags |= old.flags & entryDirty
@@ -287,25 +344,25 @@ func (r *Recorder) joinLocked(shard *rollShard, c *claim, old entry, had bool) (
 	fresh.batch = b.seq
 	b.buf = c.appendEvent(b.buf, had)
 	b.ends = append(b.ends, len(b.buf))
-	b.items = append(b.items, item{day: c.day, id: c.id, old: old, had: had, record: len(b.ends) - 1})
-	wake := b.seat()
+	b.items = append(b.items, item{day: c.day, id: id, old: old, had: had, record: len(b.ends) - 1})
+	s := b.seat(fresh, false, p)
 	first := len(b.ends)+len(b.itemEnds) == 1
 	r.waiting.Add(1)
-	r.mu.Unlock()
+	r.mu.Unlock() // from here on p may be settled, and c with it another press's
 
-	shard.entries.put(&c.id, fresh)
+	shard.entries.put(&id, fresh)
 	if had {
-		c.count(shard, fresh)
+		shard.again(id, fresh)
 	}
 	if first {
 		r.kickWriter()
 	}
-	return seat{entry: fresh, batch: b, wake: wake}, nil
+	return s, nil
 }
 
 // seatWith returns a seat in the batch that will make e durable; none when that
 // has been settled meanwhile.
-func (r *Recorder) seatWith(e entry) (seat, error) {
+func (r *Recorder) seatWith(e entry, again bool, p *Pending) (seat, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range [...]*batch{r.open, r.flying} {
@@ -316,7 +373,7 @@ func (r *Recorder) seatWith(e entry) (seat, error) {
 			return seat{}, ErrBusy
 		}
 		r.waiting.Add(1)
-		return seat{entry: e, batch: b, wake: b.seat()}, nil
+		return b.seat(e, again, p), nil
 	}
 	if r.stopped {
 		return seat{}, ErrStopped

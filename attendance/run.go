@@ -150,10 +150,15 @@ func (r *Recorder) settle(b *batch, err error) {
 	r.settled.Store(b.seq)
 	r.mu.Lock()
 	r.flying = nil
-	wakes := b.wakes
-	b.wakes = nil
+	wakes, p := b.wakes, b.pending
+	b.wakes, b.pending = nil, nil
 	r.mu.Unlock()
 	wakeAll(wakes)
+	for p != nil {
+		next := p.next // p is another press's once it is settled
+		r.settledFor(p, err)
+		p = next
+	}
 }
 
 // recycle keeps the batch's buffers for the next but one, unless they have
@@ -177,7 +182,7 @@ func (r *Recorder) stop() {
 	left := [...]*batch{r.flying, r.open}
 	r.mu.Unlock()
 	for _, b := range left {
-		if b != nil && (b.seats > 0 || len(b.items) > 0) {
+		if b != nil && (b.seats > 0 || b.pending != nil || len(b.items) > 0) {
 			b.leaveRoll()
 			r.leaveCollected(b)
 			r.settle(b, ErrStopped)

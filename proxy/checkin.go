@@ -81,42 +81,76 @@ func ParseRef(s string) (Ref, error) {
 // takeCheckIn answers a check-in once it is on disk. It waits behind no
 // origin's limit.
 func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
-	x.mayWait()
 	x.outcome = outcomeCheckIn
+	out, _ := x.out.(postponer)
+	if out == nil || !out.postpones() {
+		out = nil
+		x.mayWait()
+	}
 	r := readings.Get().(*reading)
-	defer r.free()
-	if status, err := r.read(x, rule); err != nil {
-		x.outcome = outcomeCheckInInvalid
-		p.problem(x, status, err.Error(), nil)
+	r.proxy, r.x, r.rule, r.out = p, x, rule, out
+	press, ok := p.readCheckIn(x, rule, r)
+	if !ok {
+		r.free()
 		return
 	}
-	press, err := r.press(x, rule)
+	if out != nil && out.postpones() {
+		receipt, waits, err := p.recorder.Submit(press, &r.pending, r)
+		if waits {
+			out.postpone(r)
+			return
+		}
+		r.receipt, r.err = receipt, err
+	} else {
+		// The recorder answers everybody, at the latest when it ends.
+		r.receipt, r.err = p.recorder.Take(context.Background(), press)
+	}
+	r.answer()
+}
+
+// readCheckIn returns the check-in that the request makes. It returns false when
+// it has answered that it makes none.
+func (p *Proxy) readCheckIn(x *exchange, rule *CheckIn, r *reading) (press attendance.Press, ok bool) {
+	status, err := r.read(x, rule)
+	if err == nil {
+		status = 400
+		press, err = r.press(x, rule)
+	}
 	if err != nil {
 		x.outcome = outcomeCheckInInvalid
-		p.problem(x, 400, err.Error(), nil)
-		return
+		p.problem(x, status, err.Error(), nil)
+		return press, false
 	}
 	if x.person != nil {
 		if what, claimed := x.vouch(rule, &press); what != "" {
 			p.contradicted(x, what, claimed)
-			return
+			return press, false
 		}
 		if press.FirstSeen != "" {
 			press.Session = x.route.Identity.Verifier.Session(nil, &x.asker)
 		}
 	}
-	// The recorder answers everybody, at the latest when it ends.
-	receipt, err := p.recorder.Take(context.Background(), press)
-	if err != nil {
-		p.refuseCheckIn(x, err)
-		return
+	return press, true
+}
+
+// Settled implements attendance.Waiter.
+func (r *reading) Settled(receipt attendance.Receipt, err error) {
+	r.receipt, r.err = receipt, err
+	r.out.ready()
+}
+
+// answer implements answerer.
+func (r *reading) answer() {
+	defer r.free()
+	switch {
+	case r.err != nil:
+		r.proxy.refuseCheckIn(r.x, r.err)
+	case r.rule.Reply != nil:
+		r.written = r.rule.Reply.send(r.x, &r.receipt, r.written[:0])
+	default:
+		r.written = append(r.receipt.AppendJSON(r.written[:0]), '\n')
+		r.x.out.send(r.x, 200, checkInFields, r.written)
 	}
-	if rule.Reply != nil {
-		r.answer = rule.Reply.send(x, &receipt, r.answer[:0])
-		return
-	}
-	r.answer = append(receipt.AppendJSON(r.answer[:0]), '\n')
-	x.out.send(x, 200, checkInFields, r.answer)
 }
 
 var checkInFields = field.List{
@@ -164,11 +198,20 @@ func firstSeenFields(token string) field.List {
 	}
 }
 
-// reading is a check-in's content being read. It is kept between check-ins.
+// reading is a check-in being read, and then what became of it. It is kept
+// between check-ins.
 type reading struct {
 	content []byte
-	answer  []byte
+	written []byte // the answer
 	form    url.Values
+
+	proxy   *Proxy
+	x       *exchange
+	rule    *CheckIn
+	out     postponer // whom to tell; nil: who waits itself
+	pending attendance.Pending
+	receipt attendance.Receipt
+	err     error
 }
 
 var readings = sync.Pool{New: func() any { return new(reading) }}
@@ -177,7 +220,7 @@ func (r *reading) free() {
 	if cap(r.content) > checkInBytesMax {
 		r.content = nil
 	}
-	r.form = nil
+	r.form, r.x, r.rule, r.out, r.err = nil, nil, nil, nil, nil
 	readings.Put(r)
 }
 

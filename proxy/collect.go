@@ -50,8 +50,8 @@ func (p *Proxy) collect(x *exchange, rule *Collect) {
 		x.out.send(x, 204, fields, nil)
 		return
 	}
-	r.answer = append(append(append(r.answer[:0], `{"receipt":"`...), fields[0].Value...), "\",\"durable\":\"disk\"}\n"...)
-	x.out.send(x, 200, append(fields, field.Field{Name: "Content-Type", Value: "application/json"}), r.answer)
+	r.written = append(append(append(r.written[:0], `{"receipt":"`...), fields[0].Value...), "\",\"durable\":\"disk\"}\n"...)
+	x.out.send(x, 200, append(fields, field.Field{Name: "Content-Type", Value: "application/json"}), r.written)
 }
 
 func (p *Proxy) refuseCollect(x *exchange, err error) {

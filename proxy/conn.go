@@ -66,6 +66,7 @@ type conn struct {
 	parks   bool       // it may be
 	idleBy  time.Time  // a request has to come by then
 	parking            // guarded by the lot
+	laned
 
 	idle    atomic.Bool // waits for the first byte of a request
 	woken   atomic.Bool // somebody wanted it to end if it was idle
@@ -108,20 +109,16 @@ func newConn(d *door, nc net.Conn) *conn {
 // bare has c wait for requests without a buffer.
 func (c *conn) bare() {
 	c.raw, _ = c.tcp.SyscallConn() // fails for a closed connection only: then reading tells
-	c.await = c.readReady
+	c.await, c.tryNow, c.push = c.readReady, c.tryRead, c.tryWrite
 }
 
 // run serves the connection's requests, one after the other. It returns true
-// when the connection is parked, and no longer c's.
-func (c *conn) run() (parked bool) {
-	defer func() {
-		if parked {
-			return
-		}
-		c.dropBuffer()
-		_ = c.Conn.Close() // an error changes nothing any more
-	}()
+// when the connection waits elsewhere, and is no longer c's.
+func (c *conn) run() (moved bool) {
 	for {
+		if c.mayLead() && c.door.lead(c) {
+			return true
+		}
 		head, err := c.awaitHead()
 		if err == errQuiet {
 			if c.door.park(c) {
@@ -134,11 +131,61 @@ func (c *conn) run() (parked bool) {
 			c.refuse(err)
 			return false
 		}
-		if head == 0 || !c.exchange(head) {
+		if head == 0 || c.exchange(head) == over {
 			return false
 		}
 	}
 }
+
+// end closes the connection, and counts it out if it could be parked.
+func (c *conn) end() {
+	c.dropBuffer()
+	_ = c.Conn.Close() // an error changes nothing any more
+	c.door.part(c)
+}
+
+// laned is what a connection in a lane is held by.
+type laned struct {
+	state   atomic.Uint32 // as to its lane
+	quietAt atomic.Int64  // since when it waits, in Unix nanoseconds; about
+
+	lane   *lane  // nil: none
+	number int    // its descriptor
+	turn   *turn  // whose part it is to be served right now; nil: a goroutine of its own
+	more   bool   // there may be more to read than was read
+	quick  int    // exchanges in a row that waited for nothing
+	posted []byte // for push to write, or
+	parts  [][]byte
+	pushed int // what it wrote
+
+	tryNow, push func(fd uintptr) bool
+}
+
+// laneAfter is how many exchanges in a row have to have waited for nothing before
+// a connection goes into a lane: to get there, or out, takes three system calls.
+const laneAfter = 2
+
+// mayLead reports whether the connection, which waits for a request, is to do so
+// in a lane.
+func (c *conn) mayLead() bool {
+	return c.quick >= laneAfter && c.parks && c.r == c.w && !c.woken.Load()
+}
+
+// turn is what a goroutine does for many connections, one after the other, until
+// one of them takes its time: then another goroutine does the rest.
+type turn struct {
+	rest func()
+	left bool
+}
+
+// fate is what becomes of a connection behind an exchange.
+type fate uint8
+
+const (
+	over  fate = iota
+	again      // another request may come
+	later      // the answer is still to come: somebody else goes on with it
+)
 
 // parking is what a parked connection is held by.
 type parking struct {
@@ -333,7 +380,7 @@ func (c *conn) read(p []byte) (int, error) {
 
 // giveWay implements idler.
 func (c *conn) giveWay() bool {
-	if c.door.lot.drop(c) {
+	if c.door.lot.drop(c) || c.endInLane() {
 		return true
 	}
 	if !c.idle.Load() {
@@ -346,7 +393,7 @@ func (c *conn) giveWay() bool {
 // wake ends the wait of an idle connection. It may be called by who holds the
 // door's lock.
 func (c *conn) wake() {
-	if !c.door.lot.drop(c) && c.idle.Load() {
+	if !c.door.lot.drop(c) && !c.endInLane() && c.idle.Load() {
 		c.woken.Store(true)
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails for a closed connection only
 	}
@@ -354,6 +401,12 @@ func (c *conn) wake() {
 
 // write writes p to the client, in pieces.
 func (c *conn) write(p []byte) (n int, err error) {
+	if c.turn != nil {
+		if n, err = c.writeNow(p, nil); err != nil || n == len(p) {
+			return n, err
+		}
+		c.aside()
+	}
 	for {
 		if err := c.extend(); err != nil {
 			return n, err
@@ -366,9 +419,17 @@ func (c *conn) write(p []byte) (n int, err error) {
 	}
 }
 
+// laneBodyMax is the largest body that is written in a lane: the others there
+// wait for no more than its copy into the socket.
+const laneBodyMax = 64 << 10
+
 // writeParts writes a head, a body and what ends it without copying any, and
 // returns how much of the body was written.
 func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
+	if len(body) > laneBodyMax {
+		c.quick = 0
+		c.aside()
+	}
 	first := body[:min(len(body), writePieceMax)]
 	c.vectors = [3][]byte{head, first, end}
 	if len(first) < len(body) {
@@ -376,6 +437,12 @@ func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
 	}
 	c.buffers = c.vectors[:]
 	total := 0
+	if c.turn != nil {
+		if total, err = c.writeNow(nil, c.buffers); total < len(head)+len(body)+len(end) {
+			c.aside()
+		}
+		c.buffers = skip(c.buffers, total)
+	}
 	for len(c.buffers) > 0 && err == nil {
 		if err = c.extend(); err == nil {
 			var wrote int64
@@ -397,6 +464,51 @@ func (c *conn) writeParts(head, body, end []byte) (n int, err error) {
 
 // oneRecord reports whether n bytes are worth a copy to leave together.
 func (c *conn) oneRecord(n int) bool { return c.tls.is && n <= recordBytesMax }
+
+// skip is b less its first n bytes. It changes b.
+func skip(b net.Buffers, n int) net.Buffers {
+	for len(b) > 0 && n >= len(b[0]) {
+		n -= len(b[0])
+		b = b[1:]
+	}
+	if n > 0 {
+		b[0] = b[0][n:]
+	}
+	return b
+}
+
+// writeNow writes what the socket takes of p, or of parts, without waiting.
+func (c *conn) writeNow(p []byte, parts [][]byte) (n int, err error) {
+	c.posted, c.parts, c.pushed, c.awaitErr = p, parts, 0, nil
+	err = c.raw.Write(c.push)
+	if err == nil {
+		err = c.awaitErr
+	}
+	c.posted, c.parts = nil, nil
+	c.wrote += int64(c.pushed)
+	return c.pushed, err
+}
+
+// tryWrite writes what the socket takes, and never waits.
+func (c *conn) tryWrite(fd uintptr) bool {
+	for {
+		var n int
+		var err error
+		if c.parts != nil {
+			n, err = writev(int(fd), c.parts)
+		} else {
+			n, err = syscall.Write(int(fd), c.posted)
+		}
+		switch err {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return true
+		}
+		c.pushed, c.awaitErr = max(n, 0), err
+		return true
+	}
+}
 
 // extend moves the write deadline once a quarter of it is used up, as setting
 // it for every small answer would cost more than the check. A client who takes
@@ -422,6 +534,7 @@ func (c *conn) wroteSome(n int64, err error) error {
 // inform writes a whole informational response. A connection that does not
 // take it in time is cut, as half of one leaves nothing to go on with.
 func (c *conn) inform(head []byte) {
+	c.aside()
 	c.writeBy = time.Time{} // the next write sets its own limit again
 	if c.under != nil {
 		c.under.strict = true
@@ -462,6 +575,7 @@ func (c *conn) breakOff() {
 // linger ends our side and reads for a moment what the client still sends, so
 // that it gets to see its answer.
 func (c *conn) linger() {
+	c.aside()
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() != nil {
 		return
 	}
@@ -504,6 +618,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // refuse answers what is no request with one meaning, and ends the connection.
 func (c *conn) refuse(err error) {
 	refusal := err.(*http1.Refusal)
+	c.aside()
 	c.door.proxy.counters.malformed(refusal)
 	if _, err := c.write(closing(refusal.Status, refusal.Detail, 0)); err == nil {
 		c.linger()

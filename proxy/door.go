@@ -25,6 +25,8 @@ type door struct {
 	turning   chan struct{} // holds one for each connection that is being turned away
 	visitors  visitors
 	lot       lot
+	lanes     []*lane
+	nextLane  atomic.Uint32
 	parted    partCounts
 
 	mu      sync.Mutex        // guards what follows
@@ -51,6 +53,7 @@ func newDoor(p *Proxy) *door {
 		greetings: make(chan struct{}, greetingsMax), turning: make(chan struct{}, turningMax),
 	}
 	d.lot.resume, d.lot.end = d.resume, d.part
+	d.lanes = newLanes(d)
 	return d
 }
 
@@ -189,6 +192,8 @@ func (d *door) serveHTTP1(nc net.Conn) {
 	}
 	defer d.leave(c)
 	c.run()
+	c.dropBuffer()
+	_ = c.Conn.Close() // an error changes nothing any more
 }
 
 // serveBare is serveHTTP1 for a connection that may be parked meanwhile. It
@@ -204,16 +209,16 @@ func (d *door) serveBare(nc net.Conn, who netip.Addr) {
 	d.attend(c)
 }
 
-// attend serves a connection until it ends or is parked.
+// attend serves a connection until it ends or waits elsewhere.
 func (d *door) attend(c *conn) {
-	defer func() {
-		if c != nil {
-			d.part(c)
-		}
-	}()
-	if c.run() {
-		c = nil // it is served again by somebody else
+	if !c.run() {
+		c.end()
 	}
+}
+
+// lead has a connection wait for its next request in a lane.
+func (d *door) lead(c *conn) bool {
+	return len(d.lanes) > 0 && !d.ending.Load() && d.lanes[d.nextLane.Add(1)%uint32(len(d.lanes))].enter(c)
 }
 
 // part counts a connection out that could be parked.
@@ -401,6 +406,9 @@ func (d *door) shutdown(ctx context.Context) error {
 	d.emptied()
 	d.mu.Unlock()
 	d.lot.close() // nobody is parked any more
+	for _, l := range d.lanes {
+		l.close()
+	}
 	select {
 	case <-d.empty:
 		return nil

@@ -99,6 +99,22 @@ func (x *exchange) mayWait() {
 	}
 }
 
+// postponer is a responder whose exchange may be answered when its goroutine has
+// gone on to others.
+type postponer interface {
+	// postpones reports whether that may be now.
+	postpones() bool
+	// postpone has a answer the exchange once ready is called, which may have
+	// been already. Who has called it touches the exchange no more.
+	postpone(a answerer)
+	// ready may be called by anybody, once, for an exchange that is postponed or
+	// about to be. It does not wait.
+	ready()
+}
+
+// answerer answers an exchange that was postponed.
+type answerer interface{ answer() }
+
 // watcher is a responder that can look whether the client is still there.
 type watcher interface {
 	// watch calls gone once the client has left, unless stop was called before;

@@ -31,6 +31,12 @@ type h1 struct {
 	begun bool       // of the final response something was written
 	last  bool       // the connection ends behind this exchange
 	err   error      // writing the answer
+
+	// Of an exchange that is answered later, by whoever comes second: who put it
+	// off, or who knows the answer.
+	then  answerer
+	meets atomic.Int32
+	next  *h1 // in the lane's list
 }
 
 var h1s = sync.Pool{New: func() any {
@@ -44,25 +50,50 @@ var h1s = sync.Pool{New: func() any {
 var nextStripe atomic.Uint32
 
 // exchange serves the request whose head is the next n bytes received, and
-// reports whether the connection goes on.
-func (c *conn) exchange(n int) bool {
+// says what becomes of the connection: with later, it is no longer the caller's.
+func (c *conn) exchange(n int) fate {
 	h := h1s.Get().(*h1)
 	b := (*c.in)[c.r : c.r+n]
 	c.r += n
+	c.quick++
 	if err := h.head.Parse(b); err != nil {
 		h1s.Put(h)
 		c.refuse(err)
-		return false
+		return over
 	}
 	h.conn, h.last, h.headBytes = c, h.head.Last, n
 	h.serve()
+	if h.then != nil {
+		if h.meets.Add(1) == 1 {
+			return later
+		}
+		return h.answerNow()
+	}
+	return h.finish()
+}
+
+// answerNow answers an exchange that was put off.
+func (h *h1) answerNow() fate {
+	h.answerThen()
+	return h.finish()
+}
+
+func (h *h1) answerThen() {
+	defer h.recovered()
+	h.then.answer()
+}
+
+// finish is the end of an exchange.
+func (h *h1) finish() fate {
+	c := h.conn
 	again := h.settled()
 	c.door.proxy.finished(&h.exchange)
 	h.exchange.reset()
 	if h.upload.h != nil {
 		h.upload.end()
 	}
-	h.conn, h.begun, h.last, h.err = nil, false, false, nil
+	h.conn, h.begun, h.last, h.err, h.then = nil, false, false, nil, nil
+	h.meets.Store(0)
 	if cap(h.out1) > answerKeptMax {
 		h.out1 = nil
 	}
@@ -70,27 +101,51 @@ func (c *conn) exchange(n int) bool {
 	return again
 }
 
-// serve answers the request. A panic costs this exchange and its connection,
-// nothing else.
+// postpones implements postponer.
+func (h *h1) postpones() bool { return h.conn.turn != nil }
+
+// postpone implements postponer.
+func (h *h1) postpone(a answerer) { h.then = a }
+
+// ready implements postponer.
+func (h *h1) ready() {
+	if h.meets.Add(1) == 2 {
+		h.conn.lane.answer(h)
+	}
+}
+
+// aside implements waiter.
+func (h *h1) aside() {
+	h.conn.quick = 0
+	h.conn.aside()
+}
+
+// serve answers the request, or has it answered later. A panic costs this
+// exchange and its connection, nothing else.
 func (h *h1) serve() {
-	p := h.conn.door.proxy
-	defer func() {
-		if e := recover(); e != nil {
-			p.panicked(&h.exchange, e)
-			h.last = true
-			if h.begun {
-				h.broken(errPanicked)
-				return
-			}
-			h.send(&h.exchange, http.StatusInternalServerError, nil, nil)
-		}
-	}()
+	defer h.recovered()
 	x := &h.exchange
+	p := h.conn.door.proxy
 	if status, refusal := h.read(); refusal != "" {
 		p.refuse(x, status, refusal)
 		return
 	}
 	p.serve(x)
+}
+
+// recovered ends an exchange that panicked.
+func (h *h1) recovered() {
+	e := recover()
+	if e == nil {
+		return
+	}
+	h.conn.door.proxy.panicked(&h.exchange, e)
+	h.last = true
+	if h.begun {
+		h.broken(errPanicked)
+		return
+	}
+	h.send(&h.exchange, http.StatusInternalServerError, nil, nil)
 }
 
 var errPanicked = errors.New("the exchange panicked")
@@ -186,19 +241,22 @@ func (h *h1) refused(err error) {
 	}
 }
 
-// settled makes the connection ready for the next request and reports whether
-// there may be one.
-func (h *h1) settled() bool {
+// settled makes the connection ready for the next request, and says whether there
+// may be one.
+func (h *h1) settled() fate {
 	c := h.conn
 	whole := h.head.Length == 0 || h.upload.settle()
 	if h.err != nil {
-		return false
+		return over
 	}
 	if !whole || h.last && c.w > c.r {
 		c.linger()
-		return false
+		return over
 	}
-	return !h.last
+	if h.last {
+		return over
+	}
+	return again
 }
 
 // The head of an answer is put together in h.out1: open begins it, end closes
@@ -374,6 +432,7 @@ func (h *h1) send(x *exchange, status int, fields field.List, body []byte) {
 // stream implements responder.
 func (h *h1) stream(x *exchange, status int, fields field.List, length int64, body source) {
 	defer body.Close()
+	h.aside()
 	x.status = status
 	b := appendHead(h.out1[:0], status, fields)
 	none := bodyless(x, status)
@@ -535,6 +594,7 @@ func (h *h1) watch(gone func()) (stop func()) { return h.conn.watch(gone) }
 
 // switched implements switcher.
 func (h *h1) switched(x *exchange, fields field.List) (side, error) {
+	h.aside()
 	b := appendHead(h.out1[:0], http.StatusSwitchingProtocols, fields)
 	b = append(b, "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	x.status = http.StatusSwitchingProtocols

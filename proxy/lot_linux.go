@@ -35,23 +35,11 @@ type lot struct {
 
 // openLocked makes the set and starts who looks at it.
 func (l *lot) openLocked() error {
-	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	set, raw, fd, err := epollSet("parked connections")
 	if err != nil {
 		return err
 	}
-	if err := unix.SetNonblock(set, true); err != nil {
-		return errors.Join(err, unix.Close(set))
-	}
-	// The set is readable when one in it is, so that the runtime's poller waits
-	// for all of them, and no thread does.
-	l.epoll, l.set, l.parked = os.NewFile(uintptr(set), "parked connections"), set, make(map[int32]*conn)
-	raw, err := l.epoll.SyscallConn()
-	if err == nil {
-		err = l.epoll.SetReadDeadline(time.Time{}) // fails where it is not in the runtime's set
-	}
-	if err != nil {
-		return errors.Join(err, l.closeSetLocked())
-	}
+	l.epoll, l.set, l.parked = set, fd, make(map[int32]*conn)
 	go l.look(l.epoll, raw)
 	return nil
 }

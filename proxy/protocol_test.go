@@ -265,10 +265,10 @@ type crowd struct {
 	g *gate
 
 	mu   sync.Mutex // guards what follows
-	each []*lane
+	each []*bundle
 }
 
-type lane struct {
+type bundle struct {
 	transport *quichttp3.Transport
 	busy      int
 }
@@ -276,7 +276,7 @@ type lane struct {
 // RoundTrip implements http.RoundTripper.
 func (c *crowd) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.mu.Lock()
-	var m *lane
+	var m *bundle
 	for _, one := range c.each {
 		if one.busy < quicStreamsMax/2 {
 			m = one
@@ -284,7 +284,7 @@ func (c *crowd) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	if m == nil {
-		m = &lane{transport: &quichttp3.Transport{DisableCompression: true,
+		m = &bundle{transport: &quichttp3.Transport{DisableCompression: true,
 			Dial: func(ctx context.Context, address string, _ *tls.Config, q *quic.Config) (*quic.Conn, error) {
 				return c.g.dialQUIC(ctx, clientTLS(address, ProtocolHTTP3), q)
 			}}}

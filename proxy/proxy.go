@@ -56,6 +56,8 @@ type Options struct {
 // Its methods are as there.
 type Recorder interface {
 	Take(ctx context.Context, p attendance.Press) (attendance.Receipt, error)
+	// Submit is Take for who does not wait: with waits, w is told later.
+	Submit(p attendance.Press, pending *attendance.Pending, w attendance.Waiter) (receipt attendance.Receipt, waits bool, err error)
 	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
 	// Seen may return "" when nobody can say.
 	Seen(at time.Time, credential []byte) string

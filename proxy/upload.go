@@ -97,6 +97,7 @@ func notWhole(err error) int {
 // returns once there is something to read.
 func (u *upload) receive(p []byte) (n int, err error) {
 	c := u.h.conn
+	c.aside()
 	u.mu.Lock()
 	if u.stopped {
 		u.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,6 +71,58 @@ func (c *clerk) Take(ctx context.Context, p attendance.Press) (attendance.Receip
 		err = vain.turnAway(p)
 	}
 	return r, err
+}
+
+// Submit implements proxy.Recorder. Who has to wait for a journal that changes
+// hands does so in a goroutine of its own.
+func (c *clerk) Submit(p attendance.Press, pending *attendance.Pending, w attendance.Waiter) (attendance.Receipt, bool, error) {
+	e := errands.Get().(*errand)
+	*e = errand{clerk: c, press: p, waiter: w}
+	if r, ok := c.desk.Load().to.(*attendance.Recorder); ok {
+		receipt, waits, err := r.Submit(p, pending, e)
+		if waits {
+			return attendance.Receipt{}, true, nil
+		}
+		if err == nil || !moving(err) {
+			e.done()
+			return receipt, false, err
+		}
+	}
+	go e.run()
+	return attendance.Receipt{}, true, nil
+}
+
+// errand is a press that somebody waits for who does not wait himself.
+type errand struct {
+	clerk  *clerk
+	press  attendance.Press
+	waiter attendance.Waiter
+}
+
+var errands = sync.Pool{New: func() any { return new(errand) }}
+
+func (e *errand) done() {
+	*e = errand{}
+	errands.Put(e)
+}
+
+// Settled implements attendance.Waiter.
+func (e *errand) Settled(r attendance.Receipt, err error) {
+	if err != nil && moving(err) {
+		go e.run()
+		return
+	}
+	w := e.waiter
+	e.done()
+	w.Settled(r, err)
+}
+
+// run waits for whoever has the journal.
+func (e *errand) run() {
+	w := e.waiter
+	r, err := e.clerk.Take(context.Background(), e.press)
+	e.done()
+	w.Settled(r, err)
 }
 
 // Collect implements proxy.Recorder.
