@@ -82,9 +82,8 @@ func ParseRef(s string) (Ref, error) {
 // origin's limit.
 func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 	x.outcome = outcomeCheckIn
-	out, _ := x.out.(postponer)
-	if out == nil || !out.postpones() {
-		out = nil
+	out, able := x.out.(postponer)
+	if !able {
 		x.mayWait()
 	}
 	r := readings.Get().(*reading)
@@ -94,7 +93,7 @@ func (p *Proxy) takeCheckIn(x *exchange, rule *CheckIn) {
 		r.free()
 		return
 	}
-	if out != nil && out.postpones() {
+	if able && out.postpones() {
 		receipt, waits, err := p.recorder.Submit(press, &r.pending, r)
 		if waits {
 			out.postpone(r)
