@@ -22,10 +22,21 @@ type brokenDisk struct {
 	broken  atomic.Bool
 	records atomic.Int64
 	slow    time.Duration
+	held    atomic.Pointer[chan struct{}] // nothing is written before it is closed
+}
+
+// hold has what is appended wait until goOn is called.
+func (d *brokenDisk) hold() (goOn func()) {
+	c := make(chan struct{})
+	d.held.Store(&c)
+	return func() { d.held.Store(nil); close(c) }
 }
 
 func (d *brokenDisk) Append(records [][]byte) (uint64, error) {
 	time.Sleep(d.slow)
+	if held := d.held.Load(); held != nil {
+		<-*held
+	}
 	if d.broken.Load() {
 		return 0, errors.New("no space left on device")
 	}

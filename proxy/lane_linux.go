@@ -37,10 +37,10 @@ type lane struct {
 	got    int               // events taken last
 	at, n  int               // those left are ready[at:n]
 	poll   func(fd uintptr) bool
-	came   *h1               // answers that it is about to write, a list by then.next
-	clock  time.Time         // when it last looked
-	rested time.Time         // when it last waited, or let others go first
-	lookAt time.Time         // when it next looks for who is idle
+	came   *h1       // answers that it is about to write, a list by then.next
+	clock  time.Time // when it last looked
+	rested time.Time // when it last waited, or let others go first
+	lookAt time.Time // when it next looks for who is idle
 
 	waits atomic.Bool // the leader waits, or is about to
 

@@ -147,6 +147,7 @@ type Stats struct {
 	BlocksChanged  int64 // times that the content was another by then
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
+	InLanes        int              // connections that a goroutine serves together with others
 	Parked         int              // connections that wait for a request without taking more than a descriptor
 	Connections    int              // open now
 	Parted         map[string]int64 // connections turned away or cut off, by reason
@@ -249,6 +250,9 @@ func (p *Proxy) Stats() Stats {
 		st.Handshakes[o.String()] = c.handshakes[o].Load()
 	}
 	st.Parked = p.door.lot.waiting()
+	for _, l := range p.door.lanes {
+		st.InLanes += l.waiting()
+	}
 	st.Connections, st.Parted = p.door.census()
 	st.Clients = p.allowances.stats()
 	for _, r := range http1.Refusals() {

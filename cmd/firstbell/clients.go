@@ -15,6 +15,7 @@ import (
 
 var (
 	mConnections  = gauge("proxy_connections", "Connections of clients that are open.")
+	mInLanes      = gauge("proxy_connections_in_lanes", "Of those, busy ones that share a goroutine.")
 	mResting      = gauge("proxy_connections_parked", "Of those, idle ones that take no more than a descriptor.")
 	mParted       = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), or not let in (denied), by reason.", "reason")
 	mSpools       = gauge("spool_contents", "Requests' contents on their way in, and answers that a slow client takes.")
@@ -29,6 +30,7 @@ var (
 // clientStatus is about clients' connections.
 type clientStatus struct {
 	Connections int              `json:"connections"` // open now
+	InLanes     int              `json:"in_lanes"`    // of those, busy ones that share a goroutine
 	Parked      int              `json:"parked"`      // of those, idle ones that take no more than a descriptor
 	Parted      map[string]int64 `json:"parted"`      // turned away or cut off, by reason
 	limitStatus
@@ -49,7 +51,7 @@ type spoolStatus struct {
 func (s *server) clientReport() clientStatus {
 	p, sp := s.proxy.Stats(), s.spools.Stats()
 	return clientStatus{
-		Connections: p.Connections, Parked: p.Parked, Parted: p.Parted, limitStatus: limitReport(&p.Clients),
+		Connections: p.Connections, InLanes: p.InLanes, Parked: p.Parked, Parted: p.Parted, limitStatus: limitReport(&p.Clients),
 		Spool: spoolStatus{
 			Contents: sp.Open, Memory: sp.Memory, Disk: sp.Disk, Files: sp.Files,
 			Full: sp.Full, Failures: sp.Failures, Why: sp.Why,
@@ -58,7 +60,7 @@ func (s *server) clientReport() clientStatus {
 }
 
 func printClients(w io.Writer, c *clientStatus) {
-	fmt.Fprintf(w, "clients   %d connections, %d of them parked", c.Connections, c.Parked)
+	fmt.Fprintf(w, "clients   %d connections, %d of them in lanes, %d parked", c.Connections, c.InLanes, c.Parked)
 	for _, reason := range config.SortedKeys(c.Parted) {
 		if n := c.Parted[reason]; n > 0 {
 			fmt.Fprintf(w, ", %s %d", reason, n)
@@ -79,6 +81,7 @@ func collectClients(ch chan<- prometheus.Metric, s *server) {
 	c, stats := s.clientReport(), s.proxy.Stats()
 	collectLimits(ch, &stats.Clients)
 	mConnections.send(ch, float64(c.Connections))
+	mInLanes.send(ch, float64(c.InLanes))
 	mResting.send(ch, float64(c.Parked))
 	for reason, n := range c.Parted {
 		mParted.send(ch, float64(n), reason)
