@@ -542,19 +542,19 @@ func TestTenThousandWaitersHearOfTheirBatch(t *testing.T) {
 	}
 }
 
-// told is who hears of presses that were submitted.
-type told struct {
+// heard is who hears of presses that were submitted.
+type heard struct {
 	pending Pending
 	receipt Receipt
 	err     error
 	done    chan struct{}
 }
 
-func (w *told) Settled(r Receipt, err error) { w.receipt, w.err = r, err; close(w.done) }
+func (w *heard) Settled(r Receipt, err error) { w.receipt, w.err = r, err; close(w.done) }
 
 // submit returns at once; the answer is told later or, already, now.
-func submit(r *Recorder, p Press) *told {
-	w := &told{done: make(chan struct{})}
+func submit(r *Recorder, p Press) *heard {
+	w := &heard{done: make(chan struct{})}
 	receipt, waits, err := r.Submit(p, &w.pending, w)
 	if !waits {
 		w.Settled(receipt, err)
@@ -578,7 +578,7 @@ func TestWhoDoesNotWaitIsTold(t *testing.T) {
 			t.Errorf("got %v, want a FieldError at once", unfit.err)
 		}
 		synctest.Wait()
-		for _, w := range []*told{first, same, more, better} {
+		for _, w := range []*heard{first, same, more, better} {
 			select {
 			case <-w.done:
 				t.Errorf("told %v, %v before anything was on disk", w.receipt, w.err)
@@ -588,7 +588,7 @@ func TestWhoDoesNotWaitIsTold(t *testing.T) {
 		if n := r.Stats().Waiting; n != 4 {
 			t.Errorf("got %d who wait, want 4", n)
 		}
-		for _, w := range []*told{first, same, more, better} {
+		for _, w := range []*heard{first, same, more, better} {
 			if <-w.done; w.err != nil {
 				t.Errorf("got %v, want a receipt", w.err)
 			}
