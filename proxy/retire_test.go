@@ -113,7 +113,8 @@ func TestAFlightIsAwaited(t *testing.T) {
 		}, cached(cache.Policy{}))
 		key := []byte(scheme() + " school.example /a")
 		g.proxy.AwaitFlight(t.Context(), key) // there is none
-		go g.do("GET", "/a", nil)
+		answered := make(chan struct{})
+		go func() { g.do("GET", "/a", nil); close(answered) }()
 		synctest.Wait()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -130,5 +131,6 @@ func TestAFlightIsAwaited(t *testing.T) {
 		if n := <-awaited; n != 1 {
 			t.Errorf("awaited, %d are stored, want 1", n)
 		}
+		<-answered // who asks is given the time to read it
 	})
 }
