@@ -26,6 +26,9 @@
 // http3: each protocol has one reader of requests, and it is strict. It answers stored responses with ready
 // bytes: a fresh 1 KiB page costs what a bare fasthttp server needs for it.
 //
+// What is passed on by itself makes no garbage: passage.go keeps all that it
+// lives in for the next, and its fields are views of what the client sent.
+//
 // Stored pages are sent in the coding that suits the client. A coding is made
 // once, in the background, for what was asked for twice; the first to ask get
 // what is there.

@@ -86,8 +86,8 @@ func (h halves) onServersCPU(start func() error) error {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0); err != nil {
 		return fmt.Errorf("setting the timer slack: %w", err)
 	}
-	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }() // back to the thread's default
-	if h.servers < 0 {                                                    // it may use all
+	defer restoreTimers()
+	if h.servers < 0 { // it may use all
 		return start()
 	}
 	if err := pin(0, h.servers); err != nil {
@@ -96,6 +96,9 @@ func (h halves) onServersCPU(start func() error) error {
 	err := start()
 	return errors.Join(err, pin(0, h.load))
 }
+
+// restoreTimers gives the calling thread its default back, which cannot fail.
+func restoreTimers() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }
 
 // family is a process and all below it, the process first. Those that have
 // ended are not in it.

@@ -29,6 +29,10 @@
 // origins, log, or decide how many requests an origin gets: that is
 // for package admission. It does not wait for a free connection.
 //
+// A plain connection is spoken to past package net (socket_unix.go): a look at
+// whether it is still quiet, a write, one wait, a read. Nothing else is asked of
+// the kernel for a request, and nothing is allocated for one with a Room.
+//
 // Start reading at Pool.Do, then exchange.go, the life of one request on one
 // connection; head.go and chunked.go hold what the wire format allows.
 package origin

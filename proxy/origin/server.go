@@ -41,9 +41,8 @@ type server struct {
 	connectFails int // in a row
 }
 
-// take returns a connection for one request, an idle one where there is one that
-// may carry it; it counts as in flight from
-// then on until an exchange releases it.
+// take returns a connection for one request, an idle one where there is one. It
+// counts as in flight from then on until an exchange releases it.
 func (s *server) take(ctx context.Context, r *Request) (*conn, error) {
 	if s.p.cfg.Preface != 0 {
 		return s.takeFresh(ctx, r)
