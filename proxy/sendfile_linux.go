@@ -43,7 +43,7 @@ func sendFile(to syscall.RawConn, pace pace, f *os.File, at, n int64) (sent int6
 // beside what is on its way. By itself a socket takes megabytes, which are cold
 // when they leave: 1 MiB of hit costs a third less CPU so. Who reads slowly holds
 // less memory of the system, too.
-const unsentMax = 128 << 10
+const unsentMax = 64 << 10
 
 // sendFront writes what a file's bytes follow at once: both leave together.
 func sendFront(to syscall.RawConn, pace pace, head []byte) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -153,14 +154,15 @@ type setting struct {
 // boundMemory has the garbage collector keep the process near what the cache may
 // take: without it a full cache and as much garbage beside it is normal. A
 // fifth, and 256 MiB for everything else, lets it run seldom enough. GOMEMLIMIT
-// goes before it. What the cache keeps outside of the heap, where the collector
-// does not see it, it is told until ctx ends.
+// goes before it. Of either goes off, until ctx ends, what the cache keeps outside
+// of the heap, where the collector does not see it.
 func boundMemory(ctx context.Context, cacheBytes int64, outside func() int64) error {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return nil
-	}
 	limit, step := cacheBytes*6/5+256<<20, max(cacheBytes/64, 4<<20)
-	debug.SetMemoryLimit(limit)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	} else if limit = debug.SetMemoryLimit(-1); limit == math.MaxInt64 {
+		return nil // there is to be none
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for told := int64(0); ; {
