@@ -99,6 +99,9 @@ func (x *exchange) mayWait() {
 	}
 }
 
+// MayWait is mayWait, for verifiers.
+func (x *exchange) MayWait() { x.mayWait() }
+
 // postponer is a responder whose exchange may be answered when its goroutine has
 // gone on to others.
 type postponer interface {

@@ -70,8 +70,7 @@ func (i *Identity) carries(name string) bool {
 // identify finds out who asks, and returns false when it has answered because
 // nobody may who does.
 func (p *Proxy) identify(x *exchange, i *Identity) bool {
-	x.mayWait()
-	x.asker = identity.Request{Fields: x.fields, Host: x.host, Authority: x.authority, Scheme: x.scheme}
+	x.asker = identity.Request{Fields: x.fields, Host: x.host, Authority: x.authority, Scheme: x.scheme, Waiter: x}
 	person, err := i.Verifier.Verify(p.life, &x.asker)
 	if err == nil {
 		err = i.belongs(x, person)

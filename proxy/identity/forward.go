@@ -156,6 +156,7 @@ func (v *ForwardAuth) Verify(ctx context.Context, r *Request) (*Person, error) {
 	e, ok := v.known.get(&d)
 	now := time.Now().UnixMilli()
 	if !ok || now >= e.until {
+		r.mayWait()
 		e = v.settle(ctx, r, d, e, now)
 	} else {
 		v.known.countWarm(&d)

@@ -34,6 +34,16 @@ type Request struct {
 	Host      []byte // lower case, no port, no trailing dot
 	Authority []byte // as the client sent it
 	Scheme    string // http or https
+
+	// Waiter is told before Verify does what takes its time: it checks a
+	// signature by a public key, or waits for keys or an answer. May be nil.
+	Waiter interface{ MayWait() }
+}
+
+func (r *Request) mayWait() {
+	if r.Waiter != nil {
+		r.Waiter.MayWait()
+	}
 }
 
 // A Person is who a credential vouches for.

@@ -141,6 +141,7 @@ func (v *JWT) Verify(ctx context.Context, r *Request) (*Person, error) {
 		v.known.countWarm(&d)
 		return e.person, nil
 	}
+	r.mayWait()
 	epoch := v.epoch() // before the keys are used: a later one makes what follows old
 	person, refusal := v.verify(ctx, string(token))
 	if refusal != nil {
