@@ -87,6 +87,11 @@ func TestSmallBodiesAndThoseTooManyStayInTheHeap(t *testing.T) {
 	if s := withBytes(c, request("small"), make([]byte, pagesMin-1)); s.Paged() != nil || len(s.Body) != pagesMin-1 {
 		t.Errorf("%d bytes lie in pages, want them in the heap", pagesMin-1)
 	}
+	bare := newCache(t, 64<<20)
+	bare.pages.open.Do(func() {}) // the system gives no such file
+	if s := withBytes(bare, request("bare"), make([]byte, pagesMin)); s.Paged() != nil || !bare.Put(s) || len(s.Bytes()) != pagesMin {
+		t.Error("without a file a large body is not kept in the heap")
+	}
 	c.pages.bodies.Store(pagedMax)
 	if s := withBytes(c, request("many"), make([]byte, pagesMin)); s.Paged() != nil || len(s.Body) != pagesMin {
 		t.Errorf("a body beyond the %d lies in pages, want it in the heap", pagedMax)

@@ -28,7 +28,7 @@ func TestWhatLiesOutsideOfTheHeapGoesOffItsBound(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error)
 				go func() { done <- boundMemory(ctx, cacheBytes, outside.Load) }()
-				for _, step := range []struct{ outside, off int64 }{{0, 0}, {500 << 20, 500 << 20}, {501 << 20, 500 << 20}, {20 << 20, 20 << 20}} {
+				for _, step := range []struct{ outside, off int64 }{{0, 0}, {500 << 20, 500 << 20}, {501 << 20, 500 << 20}, {20 << 20, 20 << 20}, {20 << 30, c.want - 64<<20}} {
 					outside.Store(step.outside)
 					time.Sleep(2 * time.Second)
 					if got, want := debug.SetMemoryLimit(-1), c.want-step.off; got != want {

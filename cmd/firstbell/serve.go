@@ -173,7 +173,7 @@ func boundMemory(ctx context.Context, cacheBytes int64, outside func() int64) er
 		}
 		// It stops the world for a moment: not for every body.
 		if n := outside(); n > told+step || n < told-step {
-			debug.SetMemoryLimit(limit - n)
+			debug.SetMemoryLimit(max(limit-n, 64<<20)) // a GOMEMLIMIT may be less than the cache
 			told = n
 		}
 	}
