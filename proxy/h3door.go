@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
+	"github.com/quic-go/quic-go/qlogwriter"
 
 	"firstbell/proxy/datagrams"
 	"firstbell/proxy/http3"
@@ -141,7 +143,7 @@ func (p *Proxy) elsewhere(x *exchange) string {
 }
 
 func (d *quicDoor) listen(pc net.PacketConn, o HTTP3) error {
-	d.transport = &quic.Transport{Conn: pc, VerifySourceAddress: d.unproven, ConnContext: d.admit}
+	d.transport = &quic.Transport{Conn: pc, VerifySourceAddress: d.unproven, ConnContext: d.admit, Tracer: quicEvents{&d.proxy.counters}}
 	if shared, ok := pc.(*datagrams.Socket); ok {
 		d.transport.ConnectionIDGenerator = marker(shared.Mark())
 	}
@@ -172,6 +174,26 @@ func (d *quicDoor) listen(pc net.PacketConn, o HTTP3) error {
 	}
 	return nil
 }
+
+// quicEvents counts what happens to packets that are of no connection.
+type quicEvents struct{ to *counters }
+
+// RecordEvent implements qlogwriter.Recorder.
+func (c quicEvents) RecordEvent(e qlogwriter.Event) {
+	switch e := e.(type) {
+	case qlog.VersionNegotiationSent:
+		c.to.quicVersions.Add(1)
+	case qlog.PacketSent:
+		if e.Header.PacketType == qlog.PacketTypeRetry {
+			c.to.quicRetries.Add(1)
+		}
+	case qlog.PacketDropped:
+		c.to.quicDropped.Add(1)
+	}
+}
+
+// Close implements qlogwriter.Recorder.
+func (c quicEvents) Close() error { return nil }
 
 // unproven reports whether a client has to prove its address before it gets a
 // handshake.

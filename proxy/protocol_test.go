@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -231,6 +232,9 @@ func (g *gate) startHTTP3() {
 	server := g.wires.listen()
 	served := make(chan error, 1)
 	go func() { served <- g.proxy.ServeHTTP3(server, HTTP3{TLS: serverTLS(ProtocolHTTP3)}) }()
+	for g.proxy.altSvc.Load() == nil { // from here on it is told of
+		runtime.Gosched()
+	}
 	land := g.land
 	g.land = func() {
 		land()

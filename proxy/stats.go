@@ -75,6 +75,9 @@ type counters struct {
 
 	refusedHeads []atomic.Int64 // by the index of a head.Refusal
 	quicRefused  atomic.Int64
+	quicVersions atomic.Int64
+	quicRetries  atomic.Int64
+	quicDropped  atomic.Int64
 	h3Resets     atomic.Int64
 	h3Errors     map[http3.Code]*atomic.Int64 // never changed
 }
@@ -192,6 +195,9 @@ type HTTP3Stats struct {
 	Handshakes     int64            // under way now
 	RefusedConns   int64            // as there were too many
 	RequestsLeft   int64            // given up by the client
+	OtherVersions  int64            // packets of other versions, answered with the one there is
+	Retries        int64            // clients that had to prove their address first
+	Dropped        int64            // packets that were of no connection, and began none
 	ProtocolErrors map[string]int64 // by the name of the code that they were answered with
 }
 
@@ -199,6 +205,9 @@ func (p *Proxy) http3Stats() HTTP3Stats {
 	st := HTTP3Stats{
 		RefusedConns:   p.counters.quicRefused.Load(),
 		RequestsLeft:   p.counters.h3Resets.Load(),
+		OtherVersions:  p.counters.quicVersions.Load(),
+		Retries:        p.counters.quicRetries.Load(),
+		Dropped:        p.counters.quicDropped.Load(),
 		ProtocolErrors: make(map[string]int64, len(p.counters.h3Errors)),
 	}
 	for code, n := range p.counters.h3Errors {

@@ -254,6 +254,9 @@ var (
 	mH3Left        = counter("http3_requests_given_up_total", "Requests over HTTP/3 that their clients gave up.")
 	mH3Passed      = counter("http3_packets_passed_total", "Packets of HTTP/3 that went to the process before this one, whose connections they are.")
 	mH3Lost        = counter("http3_packets_passed_lost_total", "Packets of HTTP/3 that the process before this one did not take in time.")
+	mH3Versions    = counter("http3_other_versions_total", "Packets of other versions of QUIC, answered with the one there is.")
+	mH3Retries     = counter("http3_retries_total", "Clients of HTTP/3 that had to prove their address first.")
+	mH3Dropped     = counter("http3_packets_dropped_total", "Packets of HTTP/3 that were of no connection, and began none.")
 	mH3Errors      = counter("http3_errors_total", "Breaches of HTTP/3 by clients, by the code that answered them.", "code")
 )
 
@@ -265,6 +268,9 @@ func collectHTTP3(ch chan<- prometheus.Metric, s *server, p *proxy.Stats) {
 	mH3Handshakes.send(ch, float64(p.HTTP3.Handshakes))
 	mH3Refused.send(ch, float64(p.HTTP3.RefusedConns))
 	mH3Left.send(ch, float64(p.HTTP3.RequestsLeft))
+	mH3Versions.send(ch, float64(p.HTTP3.OtherVersions))
+	mH3Retries.send(ch, float64(p.HTTP3.Retries))
+	mH3Dropped.send(ch, float64(p.HTTP3.Dropped))
 	for code, n := range p.HTTP3.ProtocolErrors {
 		mH3Errors.send(ch, float64(n), code)
 	}
