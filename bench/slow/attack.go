@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,7 +42,7 @@ const slack = 5 * time.Second
 
 // kinds are the ways to be slow under the limits, by protocol.
 func kinds(s *setting) (all []*kind) {
-	for _, k := range append(append(kinds1(s), kinds2(s)...), kinds3(s)...) {
+	for _, k := range slices.Concat(kinds1(s), kinds2(s), kinds3(s), kindsT(s)) {
 		if s.only == nil || s.only.MatchString(k.name) {
 			all = append(all, k)
 		}

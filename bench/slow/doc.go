@@ -23,6 +23,9 @@
 // connections that say nothing (silent), that are gone without a word (gone),
 // and handshakes of which only the first packet comes (handshakes).
 //
+// With -kind '^t/H', '^t/B', '^t/R' and '^t/X' slowhttptest attacks instead
+// (apt-get install slowhttptest), with as many connections as -attackers says.
+//
 // Of those with a hundred streams on a connection, attackers are streams. The
 // origin bears eight requests at once, so that holding places there would stop
 // everybody. Normal clients speak all three versions.

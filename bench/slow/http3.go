@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -154,11 +153,8 @@ func (p h3Plan) stream(ctx context.Context, c *http3.ClientConn, until time.Time
 	if p.path == "/attack" {
 		r.Header.Set("X-Attacker", "yes")
 	}
-	if p.method == "POST" {
-		r.ContentLength, r.Body = 100_000_000, io.NopCloser(nil)
-	}
 	if s.SendRequestHeader(r) != nil {
-		return time.Now().Before(until)
+		return false // it has not begun
 	}
 	if p.method == "POST" {
 		return p.drip(s, until)
