@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -137,11 +138,76 @@ func (c *conn) run() (moved bool) {
 	}
 }
 
-// end closes the connection, and counts it out if it could be parked.
+// end closes the connection, and counts it out if it could be parked. It does not
+// wait.
 func (c *conn) end() {
+	if c.owes() {
+		go func() {
+			c.seeOff()
+			c.door.part(c)
+		}()
+		return
+	}
+	c.close()
+	c.door.part(c)
+}
+
+func (c *conn) close() {
 	c.dropBuffer()
 	_ = c.Conn.Close() // an error changes nothing any more
-	c.door.part(c)
+}
+
+// owedMax is what the kernel is left to deliver by itself when a connection is
+// closed. More of it is counted, and held to MinRate, until the client has it:
+// otherwise who reads next to nothing could have any number of answers waiting.
+const owedMax = 64 << 10
+
+// owes reports whether a client has much of its answer still to take.
+func (c *conn) owes() bool {
+	return c.wrote > owedMax && !c.reset && !c.door.ending.Load() && unacknowledged(c.transport()) > owedMax
+}
+
+// transport is the TCP connection below; nil when there is none.
+func (c *conn) transport() syscall.RawConn {
+	if c.raw != nil || c.tcp == nil {
+		return c.raw
+	}
+	raw, err := c.tcp.SyscallConn()
+	if err != nil {
+		return nil // it is closed
+	}
+	return raw
+}
+
+// seeOff closes the connection once the client has its answer, or takes it too
+// slowly.
+func (c *conn) seeOff() {
+	defer c.close()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.dropBuffer()
+	raw, look := c.transport(), c.patience()/16
+	judge, ended := time.Now().Add(c.patience()), false
+	var rest [512]byte                                     // nobody wants it
+	for unacknowledged(raw) > 1 && !c.door.ending.Load() { // its end counts as one
+		if ended {
+			time.Sleep(look)
+		} else {
+			c.readWithin(look)
+			_, err := c.Conn.Read(rest[:])
+			if ended = err == io.EOF; err != nil && !ended && !timedOut(err) {
+				return
+			}
+		}
+		if now := time.Now(); now.After(judge) {
+			judge, c.raw = now.Add(c.patience()), raw
+			if c.pacer.wroteSome(0, os.ErrDeadlineExceeded) != nil {
+				return
+			}
+		}
+	}
 }
 
 // laned is what a connection in a lane is held by.
@@ -526,6 +592,7 @@ func (c *conn) extend() error {
 // write goes on behind one that broke off.
 func (c *conn) wroteSome(n int64, err error) error {
 	if c.tls.is {
+		c.wrote += n
 		return err
 	}
 	return c.pacer.wroteSome(n, err)

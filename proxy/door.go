@@ -192,8 +192,11 @@ func (d *door) serveHTTP1(nc net.Conn) {
 	}
 	defer d.leave(c)
 	c.run()
-	c.dropBuffer()
-	_ = c.Conn.Close() // an error changes nothing any more
+	if c.owes() {
+		c.seeOff()
+		return
+	}
+	c.close()
 }
 
 // serveBare is serveHTTP1 for a connection that may be parked meanwhile. It

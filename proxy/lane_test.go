@@ -370,3 +370,33 @@ func TestAPanicInALaneCostsItsConnection(t *testing.T) {
 		t.Errorf("got %d panics, want 1", n)
 	}
 }
+
+// TestWhoIsLeftWithAnAnswerIsHeldToTheRateToo has clients whose connection ends
+// behind an answer that lies in the kernel: one takes it, if late, and one does
+// not.
+func TestWhoIsLeftWithAnAnswerIsHeldToTheRateToo(t *testing.T) {
+	t.Parallel()
+	g, dial, goOn := laneGate(t, &brokenDisk{})
+	close(goOn)
+	const size = 600_000
+	g.proxy.SetLimits(Limits{Grace: 2 * time.Second, MinRate: 1000})
+	var clients [2]*client
+	for i := range clients {
+		c := dial()
+		c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+		fmt.Fprintf(c, "GET /page/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
+		clients[i] = c
+	}
+	until(t, "the answers", func() bool { return g.proxy.Stats().SentBytes >= 2*size })
+	if n := g.proxy.Stats().Connections; n != 2 {
+		t.Errorf("got %d connections while two have their answers to come, want 2", n)
+	}
+	clients[0].wantPage(t, size)
+	until(t, "the end of the other", func() bool { return g.proxy.Stats().Connections == 0 })
+	if n := g.proxy.Stats().Parted["slow-reading"]; n != 1 {
+		t.Errorf("got %d cut off, want 1: %v", n, g.proxy.Stats().Parted)
+	}
+	if got, err := io.Copy(io.Discard, clients[1]); err == nil || got >= size {
+		t.Errorf("got %d bytes, %v; want a broken answer", got, err)
+	}
+}

@@ -142,6 +142,9 @@ func (l *lot) expire(set *os.File) {
 	var over []*conn
 	for now := time.Now(); l.first != nil && !now.Before(l.first.idleBy); {
 		c := l.first
+		if queued, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err == nil && queued > 0 {
+			_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // it waits with an answer that it has not read
+		}
 		l.closeLocked(c)
 		over = append(over, c)
 	}

@@ -27,6 +27,7 @@ type pacer struct {
 	wrote int64         // in all
 	at    time.Time     // when it last judged; zero: never
 	taken int64         // of wrote, what had been acknowledged by then
+	reset bool          // it is to be reset when it is closed
 	left  time.Duration // how much longer it waits: the client earns more by what it takes
 }
 
@@ -59,6 +60,7 @@ func (p *pacer) wroteSome(n int64, err error) error {
 // discard has the connection reset rather than ended when it is closed, so that
 // the kernel forgets as well what the client did not take.
 func (p *pacer) discard() {
+	p.reset = true
 	if p.tcp != nil {
 		_ = p.tcp.SetLinger(0) // fails for a closed connection only
 	}
