@@ -17,7 +17,7 @@
 // and pace.go say. Idle connections in plain are parked in lot_linux.go;
 // busy ones share the goroutines of lane_linux.go, until one has to wait.
 //
-// Connections of HTTP/1 stay in door.go, conn.go, http1.go, upload.go, the lot and the lanes, those
+// Connections of HTTP/1 stay in door.go, conn.go, connout.go, http1.go, upload.go, the lot and the lanes, those
 // of HTTP/2 in h2.go over package http2, those
 // of HTTP/3 in h3door.go, h3conn.go, h3.go and h3upload.go over package http3;
 // everything else sees an exchange.
