@@ -162,16 +162,13 @@ func (p h3Plan) stream(ctx context.Context, c *http3.ClientConn, until time.Time
 	if s.Close() != nil {
 		return time.Now().Before(until)
 	}
-	for one := make([]byte, 1); time.Now().Before(until); time.Sleep(time.Second) {
-		if res, err := s.ReadResponse(); err == nil {
-			for err == nil && time.Now().Before(until) {
-				time.Sleep(time.Second)
-				_, err = res.Body.Read(one)
-			}
+	if res, err := s.ReadResponse(); err == nil {
+		for one := make([]byte, 1); err == nil && time.Now().Before(until); {
+			time.Sleep(time.Second)
+			_, err = res.Body.Read(one)
 		}
-		return time.Now().Before(until)
 	}
-	return false
+	return time.Now().Before(until)
 }
 
 // drip sends content until an answer comes, which is the refusal.
