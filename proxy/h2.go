@@ -54,6 +54,7 @@ func newHTTP2(p *Proxy) *http2.Server {
 			l := p.limits.Load()
 			return http2.Times{Idle: l.Idle, Head: l.Header, Grace: l.Grace, MinRate: l.MinRate, Write: l.Grace / 2}
 		},
+		AwaitRoom:   awaitRoomBelow,
 		SlowContent: func() { p.door.parted[partedBody].Add(1) },
 		SlowReading: func() { p.door.parted[partedReading].Add(1) },
 	})

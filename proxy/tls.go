@@ -82,12 +82,28 @@ func (g *greeting) Write(p []byte) (n int, err error) {
 			return n, err
 		}
 		if err = g.wroteSome(int64(wrote), err); err == nil {
-			err = g.Conn.SetWriteDeadline(time.Now().Add(g.patience()))
+			err = g.extend()
 		}
 		if err != nil {
 			return n, err
 		}
 	}
+}
+
+// extend implements pace.
+func (g *greeting) extend() error { return g.Conn.SetWriteDeadline(time.Now().Add(g.patience())) }
+
+// awaitRoomBelow returns once the socket of a TLS connection takes more.
+func awaitRoomBelow(nc net.Conn) error {
+	t, ok := nc.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	g, ok := t.NetConn().(*greeting)
+	if !ok || g.raw == nil {
+		return nil
+	}
+	return awaitRoom(g.raw, g)
 }
 
 // UnknownName is called by whoever answers the handshake when it names a host

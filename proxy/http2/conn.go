@@ -98,7 +98,9 @@ type Conn struct {
 	sentBytes   int64 // of content; the client may open windows for them
 
 	out     []byte // frames to be written; from a pool, nil when there are none
-	writing bool   // somebody writes
+	writing bool   // somebody writes, or waits for room to
+	bulk    bool   // the last write was a large one: the next waits for room
+	roomy   bool   // there has been room since
 	writeBy time.Time
 	wrote   *sync.Cond // somebody has written
 	queue   []*Stream  // those who wait for room in out, in turn

@@ -25,6 +25,11 @@ type Config struct {
 	// each answer for which windows were opened too slowly.
 	SlowContent, SlowReading func()
 
+	// AwaitRoom, unless it is nil, returns once a connection takes more, at the
+	// pace that its client may have. It is asked where much is written, so that
+	// nothing is gathered for who takes nothing.
+	AwaitRoom func(net.Conn) error
+
 	// ExtendedConnect has clients offered extended CONNECT (RFC 8441).
 	ExtendedConnect bool
 }

@@ -165,14 +165,17 @@ func (s *Stream) await(window bool) error {
 			return err
 		}
 		open := !window || s.sendWindow > 0 && c.sendWindow > 0
-		room := len(c.out) < outMax && (len(c.queue) == 0 || c.queue[0] == s)
+		room := len(c.out) < outMax && (len(c.queue) == 0 || c.queue[0] == s) && !(c.bulk && c.writing)
+		wait := c.bulk && len(c.out) == 0 && !c.roomy && c.srv.config.AwaitRoom != nil
 		switch {
-		case open && room:
+		case open && room && !wait:
 			return nil
 		case s.here:
 			c.mu.Unlock()
 			s.Aside()
 			c.mu.Lock()
+		case open && room:
+			c.awaitRoom()
 		case !open:
 			s.leaveQueue()
 			if err := s.awaitWindow(); err != nil {
@@ -189,6 +192,27 @@ func (s *Stream) await(window bool) error {
 			}
 			s.pause(0)
 		}
+	}
+}
+
+// awaitRoom waits until what the connection runs over takes more, so that who
+// takes nothing has nothing gathered for it. c.mu is held, and given up meanwhile.
+func (c *Conn) awaitRoom() {
+	c.writing = true
+	c.mu.Unlock()
+	err := c.srv.config.AwaitRoom(c.nc)
+	c.mu.Lock()
+	c.writing, c.roomy, c.writeBy = false, true, time.Time{} // which it has moved
+	if err != nil && c.dead == nil {
+		c.dead = io.ErrClosedPipe
+		_ = c.nc.Close() // who reads ends the connection
+	}
+	c.callNext()
+	c.wrote.Broadcast()
+	if len(c.out) > 0 { // said meanwhile
+		c.mu.Unlock()
+		c.flush()
+		c.mu.Lock()
 	}
 }
 
@@ -284,7 +308,7 @@ func (c *Conn) flush() {
 // writeOut writes what there is. c.mu is held, and given up meanwhile.
 func (c *Conn) writeOut() {
 	b := c.out
-	c.out, c.writing = nil, true
+	c.out, c.writing, c.roomy, c.bulk = nil, true, false, len(b) >= outMax/2
 	c.callNext()
 	err := c.extend(time.Now())
 	c.mu.Unlock()
