@@ -81,6 +81,7 @@ func TestADamagedFilmEndsVisiblyAndIsFetchedAgain(t *testing.T) {
 	dir := t.TempDir()
 	g := newDiskGate(t, dir, serveParts(content, len(content), 0), cached(cache.Policy{}))
 	g.get("/film")
+	until(t, "the disk", func() bool { s := g.cache.Stats().Disk; return s.Objects == 1 && s.Queued == 0 })
 	damage(t, dir, 1<<20)
 	ask := func(path string) *answer { return g.get(path) }
 	if protocol() == "http" {

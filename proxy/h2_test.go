@@ -90,6 +90,7 @@ func TestWhatIsAnsweredIsTheSameOverHTTP2(t *testing.T) {
 					body = strings.NewReader(c.body)
 				}
 				a := g.do(c.method, c.path, body, c.fields...)
+				synctest.Wait() // what is to be stored is
 				names := make([]string, 0, len(a.Header))
 				for name, values := range a.Header {
 					if name != "Connection" && !strings.HasPrefix(values[0], "multipart/") {

@@ -378,7 +378,12 @@ func TestWhoIsLeftWithAnAnswerIsHeldToTheRateToo(t *testing.T) {
 	t.Parallel()
 	g, dial, goOn := laneGate(t, &brokenDisk{})
 	close(goOn)
-	const size = 600_000
+	const size = 200_000 // the kernel takes it whole
+	first := dial()
+	first.get(t, size)
+	first.get(t, size)
+	first.Close()
+	sent := g.proxy.Stats().SentBytes
 	g.proxy.SetLimits(Limits{Grace: 2 * time.Second, MinRate: 1000})
 	var clients [2]*client
 	for i := range clients {
@@ -387,7 +392,8 @@ func TestWhoIsLeftWithAnAnswerIsHeldToTheRateToo(t *testing.T) {
 		fmt.Fprintf(c, "GET /page/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
 		clients[i] = c
 	}
-	until(t, "the answers", func() bool { return g.proxy.Stats().SentBytes >= 2*size })
+	until(t, "the answers", func() bool { return g.proxy.Stats().SentBytes >= sent+2*size })
+	until(t, "the end of the first", func() bool { return g.proxy.Stats().Connections <= 2 })
 	if n := g.proxy.Stats().Connections; n != 2 {
 		t.Errorf("got %d connections while two have their answers to come, want 2", n)
 	}

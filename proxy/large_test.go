@@ -103,6 +103,7 @@ func TestALargeLessonIsSentFromMemory(t *testing.T) {
 	if a := g.get("/lesson"); a.body != content || a.err != nil {
 		t.Fatalf("the first: %d bytes, %v", len(a.body), a.err)
 	}
+	g.letLand()
 	ways := map[string]func(string, ...string) *answer{
 		"memory pipe": func(path string, fields ...string) *answer { return g.get(path, fields...) },
 	}

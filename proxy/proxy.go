@@ -194,7 +194,7 @@ const drainMoment = time.Second
 
 // Shutdown takes no more connections, answers what is under way, and returns
 // nil once all is answered, or the context's error: then what was left has
-// been broken off. Live exchanges are ended: WebSockets with a Close frame,
+// been broken off. It does not wait once nobody is left. Live exchanges are ended: WebSockets with a Close frame,
 // event streams between two events.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.shut()
@@ -205,11 +205,30 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		d.refuse()
 	}
 	defer p.part(ctx)()
-	select {
-	case <-time.After(drainMoment):
-	case <-ctx.Done():
+	p.serving.Wait() // whoever was taken last is inside
+	moment := time.After(drainMoment)
+	tick := time.NewTicker(retireLook)
+	defer tick.Stop()
+	for waiting := true; waiting && !p.isEmpty(doors); {
+		select {
+		case <-tick.C:
+		case <-moment:
+			waiting = false
+		case <-ctx.Done():
+			waiting = false
+		}
 	}
 	return p.finish(ctx)
+}
+
+// isEmpty reports whether no connection is open.
+func (p *Proxy) isEmpty(doors []*quicDoor) bool {
+	for _, d := range doors {
+		if d.open.Load() > 0 || !d.isEmpty() {
+			return false
+		}
+	}
+	return p.door.isEmpty()
 }
 
 // Retire is Shutdown for when another process answers at the same address by
