@@ -155,8 +155,9 @@ type laned struct {
 }
 
 // laneAfter is how many exchanges in a row have to have waited for nothing before
-// a connection goes into a lane: to get there, or out, takes three system calls.
-const laneAfter = 2
+// a connection goes into a lane. To get there takes a system call, and out
+// another; a connection there holds neither a goroutine nor a buffer.
+const laneAfter = 1
 
 // mayLead reports whether the connection, which waits for a request, is to do so
 // in a lane.

@@ -210,14 +210,13 @@ func (l *lane) gather() bool {
 		l.came, l.done = l.done, nil
 		inside, over := l.inside, l.over
 		l.mu.Unlock()
-		if inside > 0 && l.lookAt.IsZero() {
-			l.lookLater(l.clock.Add(l.lookEvery()))
-		}
-		if over && inside == 0 {
+		switch {
+		case over && inside == 0:
 			_ = l.set.Close() // nothing is kept in it
 			return false
-		}
-		if l.came == nil {
+		case inside > 0 && l.lookAt.IsZero():
+			l.lookLater(l.clock.Add(l.lookEvery())) // and again: it may have taken back a wake-up
+		case l.came == nil:
 			l.await()
 		}
 		l.waits.Store(false)
