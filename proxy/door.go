@@ -204,6 +204,7 @@ func (d *door) serveHTTP1(nc net.Conn) {
 func (d *door) serveBare(nc net.Conn, who netip.Addr) {
 	c := newConn(d, nc)
 	c.visitor, c.parks = who, c.raw != nil && canPark
+	c.quick = laneAfter // a new one is taken to be quick
 	if !d.enter(c) {
 		_ = nc.Close() // too late for it
 		d.shuts(who)

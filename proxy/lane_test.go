@@ -359,7 +359,7 @@ func TestAPanicInALaneCostsItsConnection(t *testing.T) {
 	g, dial, goOn := laneGate(t, &brokenDisk{})
 	close(goOn)
 	c, other := dial(), dial()
-	c.into(t, g, 1)
+	c.into(t, g, 2)
 	other.into(t, g, 2)
 	c.sendPress("nobody")
 	if res, err := http.ReadResponse(c.r, nil); err != nil || res.StatusCode != 500 {
