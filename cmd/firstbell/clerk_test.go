@@ -17,9 +17,14 @@ type deskOf struct {
 	mu   sync.Mutex // guards all
 	err  error
 	came int
+
+	asked func() // before it answers; may be nil
 }
 
 func (d *deskOf) Take(context.Context, attendance.Press) (attendance.Receipt, error) {
+	if d.asked != nil {
+		d.asked()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.came++
@@ -27,6 +32,9 @@ func (d *deskOf) Take(context.Context, attendance.Press) (attendance.Receipt, er
 }
 
 func (d *deskOf) Collect(context.Context, attendance.Item) (attendance.ReceiptID, error) {
+	if d.asked != nil {
+		d.asked()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.came++
@@ -59,8 +67,7 @@ func TestCheckInsWaitWhileTheJournalChangesHands(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Second)
-		c.goTo(before, nil) // one who stops just then is no answer either
-		c.hold()
+		c.goTo(&deskOf{err: before.err, asked: sync.OnceFunc(c.hold)}, nil) // one who stops just then is no answer either
 		time.Sleep(900 * time.Millisecond)
 		c.goTo(after, nil)
 		wg.Wait()
