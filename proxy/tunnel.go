@@ -126,6 +126,7 @@ func (d *direction) step() bool {
 		return true
 	}
 	if !d.told && !d.parting {
+		d.t.end(d.ends)       // before the other side can answer
 		_ = d.to.CloseWrite() // what is left is for the other direction
 	}
 	return false
