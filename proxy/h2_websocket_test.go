@@ -212,8 +212,17 @@ func TestAWebSocketIsOpenedByExtendedCONNECT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	converseAndEnd(t, g, c, 1<<20)
+}
+
+// converseAndEnd has a WebSocket say back messages of up to so many bytes, and be
+// told when the proxy ends.
+func converseAndEnd(t *testing.T, g *gate, c *websocket.Conn, most int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	c.SetReadLimit(-1)
-	for _, size := range []int{0, 125, 126, 65536, 1 << 20} {
+	for _, size := range []int{0, 125, 126, 65536, most} {
 		told := bytes.Repeat([]byte{byte(size), 7}, size/2)
 		go func() {
 			if err := c.Write(ctx, websocket.MessageBinary, told); err != nil {
@@ -230,7 +239,7 @@ func TestAWebSocketIsOpenedByExtendedCONNECT(t *testing.T) {
 	landed := make(chan struct{})
 	go func(land func()) { land(); close(landed) }(g.land)
 	g.land = func() { <-landed }
-	_, _, err = c.Read(ctx)
+	_, _, err := c.Read(ctx)
 	if bye, ok := errors.AsType[websocket.CloseError](err); !ok || bye.Code != websocket.StatusGoingAway {
 		t.Errorf("at the end the client was told %v, want going away", err)
 	}

@@ -90,28 +90,7 @@ func TestAWebSocketIsOpenedOverHTTP3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadLimit(-1)
-	for _, size := range []int{0, 125, 126, 65536, 1 << 18} {
-		told := bytes.Repeat([]byte{byte(size), 7}, size/2)
-		go func() {
-			if err := c.Write(ctx, websocket.MessageBinary, told); err != nil {
-				t.Errorf("writing %d bytes: %v", size, err)
-			}
-		}()
-		if _, b, err := c.Read(ctx); err != nil || !bytes.Equal(b, told) {
-			t.Errorf("got %d bytes and %v, want the %d that were said", len(b), err, len(told))
-		}
-	}
-	if n := g.live().Now["websocket"]; n != 1 {
-		t.Errorf("there are %d WebSockets, want 1", n)
-	}
-	landed := make(chan struct{})
-	go func(land func()) { land(); close(landed) }(g.land)
-	g.land = func() { <-landed }
-	_, _, err = c.Read(ctx)
-	if bye, ok := errors.AsType[websocket.CloseError](err); !ok || bye.Code != websocket.StatusGoingAway {
-		t.Errorf("at the end the client was told %v, want going away", err)
-	}
+	converseAndEnd(t, g, c, 1<<18)
 }
 
 func TestAClientOfHTTP3ThatIsGoneEndsItsWebSocket(t *testing.T) {

@@ -194,8 +194,8 @@ const drainMoment = time.Second
 
 // Shutdown takes no more connections, answers what is under way, and returns
 // nil once all is answered, or the context's error: then what was left has
-// been broken off. It does not wait once nobody is left. Live exchanges are ended: WebSockets with a Close frame,
-// event streams between two events.
+// been broken off. It does not wait once nobody is left. Live exchanges are
+// ended: WebSockets with a Close frame, event streams between two events.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.shut()
 	p.mu.Lock()
@@ -206,19 +206,31 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	}
 	defer p.part(ctx)()
 	p.serving.Wait() // whoever was taken last is inside
-	moment := time.After(drainMoment)
+	now := make(chan struct{})
+	close(now)
+	awaitEmpty(ctx, now, func() bool { return p.isEmpty(doors) })
+	return p.finish(ctx)
+}
+
+// awaitEmpty waits until empty says so, or ctx ends, or, once hurry is closed, for
+// no longer than drainMoment in all.
+func awaitEmpty(ctx context.Context, hurry <-chan struct{}, empty func() bool) {
+	moment := time.NewTimer(drainMoment)
+	defer moment.Stop()
 	tick := time.NewTicker(retireLook)
 	defer tick.Stop()
-	for waiting := true; waiting && !p.isEmpty(doors); {
+	hurried, over := false, false
+	for !empty() && !(hurried && over) {
 		select {
 		case <-tick.C:
-		case <-moment:
-			waiting = false
+		case <-moment.C:
+			over = true
+		case <-hurry:
+			hurry, hurried = nil, true
 		case <-ctx.Done():
-			waiting = false
+			return
 		}
 	}
-	return p.finish(ctx)
 }
 
 // isEmpty reports whether no connection is open.
@@ -241,26 +253,10 @@ func (p *Proxy) isEmpty(doors []*quicDoor) bool {
 func (p *Proxy) Retire(ctx context.Context, hurry <-chan struct{}) error {
 	p.shut()
 	defer p.part(ctx)()
-	moment := time.NewTimer(drainMoment)
-	defer moment.Stop()
 	http3Ended := p.retireHTTP3(ctx, hurry)
 	p.serving.Wait() // whoever was taken last is inside
 	p.door.tell()
-	tick := time.NewTicker(retireLook)
-	defer tick.Stop()
-	hurried, over := false, false
-	for waiting := true; waiting && !p.door.isEmpty(); {
-		select {
-		case <-tick.C:
-		case <-moment.C:
-			over = true
-		case <-hurry:
-			hurry, hurried = nil, true
-		case <-ctx.Done():
-			waiting = false
-		}
-		waiting = waiting && !(hurried && over)
-	}
+	awaitEmpty(ctx, hurry, p.door.isEmpty)
 	http3Ended()
 	return p.finish(ctx)
 }
