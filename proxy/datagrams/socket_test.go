@@ -85,9 +85,12 @@ func newMessages(n int) []ipv4.Message {
 	return ms
 }
 
-// read has a process read until its socket is closed.
-func (w *two) read(at string, s *Socket) {
+// read has a process read until its socket is closed, or its time is over; then
+// it closes what it returns.
+func (w *two) read(at string, s *Socket) <-chan struct{} {
+	over := make(chan struct{})
 	go func() {
+		defer close(over)
 		ms := newMessages(8)
 		for {
 			n, err := s.ReadBatch(ms, 0)
@@ -99,6 +102,7 @@ func (w *two) read(at string, s *Socket) {
 			}
 		}
 	}()
+	return over
 }
 
 func (w *two) handOver() {
@@ -120,11 +124,18 @@ func (w *two) send(p []byte) {
 func (w *two) wants(at, what string, p []byte) arrival {
 	w.t.Helper()
 	w.send(p)
+	a := w.next(what)
+	if a.at != at || !bytes.Equal(a.data, p) {
+		w.t.Errorf("%s: %x arrived at the %s process, want %x at the %s one", what, a.data, a.at, p, at)
+	}
+	return a
+}
+
+// next is what arrives next, at either.
+func (w *two) next(what string) arrival {
+	w.t.Helper()
 	select {
 	case a := <-w.arrived:
-		if a.at != at || !bytes.Equal(a.data, p) {
-			w.t.Errorf("%s: %x arrived at the %s process, want %x at the %s one", what, a.data, a.at, p, at)
-		}
 		return a
 	case <-time.After(time.Minute):
 		w.t.Fatalf("%s: it arrived nowhere", what)
@@ -279,10 +290,13 @@ func TestWhatIsForAProcessThatIsGoneIsTheOthers(t *testing.T) {
 		for end := time.Now().Add(time.Minute); w.young.others.Load() != nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			w.send(short(idOf(w.old.Mark(), 1), someMore))
 		}
-		for len(w.arrived) > 0 {
-			<-w.arrived
+		behind := short(idOf(w.old.Mark(), 1), "behind it all")
+		w.send(behind)
+		for a := w.next("of the one that is gone"); !bytes.Equal(a.data, behind); a = w.next("of the one that is gone") {
+			if a.at != "new" {
+				t.Errorf("%x arrived at the %s process, which is gone", a.data, a.at)
+			}
 		}
-		w.wants("new", "of the one that is gone", short(idOf(w.old.Mark(), 1), "behind it all"))
 		if n := w.young.Stats().Lost; !tells && n == 0 {
 			t.Error("what found nobody is not counted")
 		}
@@ -292,11 +306,12 @@ func TestWhatIsForAProcessThatIsGoneIsTheOthers(t *testing.T) {
 // A process that takes nothing holds nobody up.
 func TestAProcessThatTakesNothingLosesPackets(t *testing.T) {
 	w := newTwo(t)
-	w.read("old", w.old)
+	over := w.read("old", w.old)
 	w.oldEnd.SetReadBuffer(1)
 	w.youngEnd.SetWriteBuffer(1) // the system gives the least it has
 	h := w.old.HandOver(w.oldEnd, w.youngGone)
-	w.old.SetReadDeadline(time.Unix(1, 0)) // and so it reads no more
+	w.old.SetReadDeadline(time.Unix(1, 0))
+	<-over // and so it reads no more
 	if err := w.young.TakeOver(h, w.youngEnd, w.oldGone); err != nil {
 		t.Fatal(err)
 	}
