@@ -1,8 +1,10 @@
 package cache
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"firstbell/proxy/field"
 )
@@ -51,7 +53,7 @@ type Stored struct {
 	paged   *Paged        // the body, when it is too large for the heap
 	onDisk  atomic.Uint64 // the number of its record on disk, 0 while there is none
 
-	prepared [forms]atomic.Pointer[[]byte]
+	prepared [forms]atomic.Pointer[byte] // a length, which prefixes the bytes: one place less to look in
 
 	coded      atomic.Pointer[codedSet] // the same content in other codings
 	codedBytes int64                    // what those are accounted with; guarded by memory.mu once the cache holds s
@@ -74,19 +76,27 @@ const (
 	forms
 )
 
-// SetPrepared hangs b on the stored response, which is its header section ready
-// to be sent and not changed any more. It lives and dies with the stored
-// response, and the last one set of each form stays. The memory of about one
-// more copy of Fields is accounted for each.
-func (s *Stored) SetPrepared(f Form, b []byte) { s.prepared[f].Store(&b) }
-
-// Prepared returns what SetPrepared set, or nil.
-func (s *Stored) Prepared(f Form) []byte {
-	if b := s.prepared[f].Load(); b != nil {
-		return *b
-	}
-	return nil
+// SetPrepared hangs a copy of b on the stored response, which is its header
+// section ready to be sent. It lives and dies with the stored response, and the
+// last one set of each form stays. The memory of about one more copy of Fields
+// is accounted for each.
+func (s *Stored) SetPrepared(f Form, b []byte) {
+	room := append(binary.NativeEndian.AppendUint64(make([]byte, 0, preparedPrefix+len(b)), uint64(len(b))), b...)
+	s.prepared[f].Store(unsafe.SliceData(room))
 }
+
+// Prepared returns what SetPrepared set, or nil. Nobody changes it.
+func (s *Stored) Prepared(f Form) []byte {
+	p := s.prepared[f].Load()
+	if p == nil {
+		return nil
+	}
+	n := binary.NativeEndian.Uint64(unsafe.Slice(p, preparedPrefix))
+	return unsafe.Slice(p, preparedPrefix+n)[preparedPrefix:]
+}
+
+// preparedPrefix is what a length takes.
+const preparedPrefix = 8
 
 // NewStored makes a stored response of a judged one. With a body, which must be
 // whole, it has an entity tag even where its origin gave none. It keeps body and the
@@ -161,7 +171,7 @@ const (
 	pagedBytes = 192
 	// preparedBytes is what hangs a prepared header on a Stored, beside its
 	// text.
-	preparedBytes = 128
+	preparedBytes = 112
 )
 
 // storable leaves out what RFC 9111 section 3.1 keeps from being stored, what
