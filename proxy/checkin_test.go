@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/attendance"
@@ -202,7 +201,7 @@ func TestACheckInWaitsBehindNoOrigin(t *testing.T) {
 		for range 2 {
 			lessons.Go(func() { g.get("/lesson") })
 		}
-		synctest.Wait()
+		settle()
 		for i, a := range herd(200, func(i int) *answer {
 			_, a := g.press("/check-in", `{"student_id":"s`+strconv.Itoa(i)+`"}`)
 			return a

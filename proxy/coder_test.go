@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/valyala/fasthttp/fasthttputil"
@@ -69,13 +68,13 @@ func givesLesson(page string, fields ...string) http.HandlerFunc {
 // warmed asks for /l in each coding until its variant is there.
 func (g *gate) warmed(codings ...string) {
 	g.get("/l")
-	synctest.Wait()
+	settle()
 	for range 2 {
 		for _, c := range codings {
 			g.get("/l", "Accept-Encoding: "+c)
 		}
 	}
-	synctest.Wait()
+	settle()
 }
 
 func TestCodedOnceAndServedFromThere(t *testing.T) {
@@ -282,7 +281,7 @@ func TestNoValidatorGetsATagOnceLanded(t *testing.T) {
 		if tag := g.get("/l").Header.Get("ETag"); tag != "" {
 			t.Errorf("ETag %s while the page was arriving, want none", tag)
 		}
-		synctest.Wait()
+		settle()
 		tag := g.get("/l").Header.Get("ETag")
 		if !regexp.MustCompile(`^"~[\w-]{20}"$`).MatchString(tag) {
 			t.Fatalf("ETag %s once landed, want one of ours", tag)
@@ -294,7 +293,7 @@ func TestNoValidatorGetsATagOnceLanded(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute) // stale: fetched again, as nothing can be validated
 		g.get("/l", "If-None-Match: "+tag)
-		synctest.Wait()
+		settle()
 		if n := len(g.fetched()); n != 2 {
 			t.Errorf("fetched %d times, want 2", n)
 		}
@@ -309,7 +308,7 @@ func TestNoValidatorGetsATagOnceLanded(t *testing.T) {
 		page = textPage(9 << 10)
 		time.Sleep(2 * time.Minute)
 		g.get("/l")
-		synctest.Wait()
+		settle()
 		if a := g.get("/l", "Accept-Encoding: gzip", "If-None-Match: "+tag+", "+coded); a.StatusCode != 200 || decoded(t, a) != page {
 			t.Errorf("a new page: got %d with %d bytes, want all of it", a.StatusCode, len(a.body))
 		}
@@ -381,7 +380,7 @@ func TestVariantsGoWithTheirParent(t *testing.T) {
 		control = "max-age=90"
 		time.Sleep(80 * time.Second)
 		g.get("/l")
-		synctest.Wait()
+		settle()
 		a := g.get("/l", "Accept-Encoding: br")
 		if a.Header.Get("Content-Encoding") != "br" || a.Header.Get("Cache-Control") != control || a.Header.Get("X-Lesson") != control || decoded(t, a) != page {
 			t.Errorf("freshened: %q, Cache-Control %q; want br with the fields of the 304", a.Header.Get("Content-Encoding"), a.Header.Get("Cache-Control"))
@@ -392,7 +391,7 @@ func TestVariantsGoWithTheirParent(t *testing.T) {
 		control = "max-age=90, no-transform"
 		time.Sleep(100 * time.Second)
 		g.get("/l")
-		synctest.Wait()
+		settle()
 		if a := g.get("/l", "Accept-Encoding: br"); a.Header.Get("Content-Encoding") != "" || a.body != page {
 			t.Errorf("freshened with no-transform: %q, want the page as it is", a.Header.Get("Content-Encoding"))
 		}
@@ -466,12 +465,12 @@ func TestAnyAcceptEncodingGivesTheSamePage(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			g := newGate(t, answer, cached(cache.Policy{}))
 			g.get("/l")
-			synctest.Wait()
+			settle()
 			bodies := map[string]string{}                           // by ETag
 			rapid.Check(struct{ testing.TB }{t}, func(r *rapid.T) { // a bubble has no deadline to ask for
 				value := rapid.OneOf(accept, likely).Draw(r, "Accept-Encoding")
 				a := g.get("/l", "Accept-Encoding: "+value)
-				synctest.Wait() // what this wished for is there for the next
+				settle() // what this wished for is there for the next
 				if got := decoded(r, a); got != page {
 					r.Fatalf("origin's %s, %q: decodes to %d bytes, want %d", name, value, len(got), len(page))
 				}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"firstbell/attendance"
 )
@@ -95,7 +94,7 @@ func TestASmallWriteIsKeptAsItCame(t *testing.T) {
 		if strings.Contains(fmt.Sprintf("%+v", kept), "hidden") {
 			t.Error("a credential was written down")
 		}
-		synctest.Wait() // the line is written behind the answer
+		settle() // the line is written behind the answer
 		if !strings.Contains(log.String(), "outcome=collected") || strings.Contains(log.String(), "answer") {
 			t.Errorf("the log says %s, want the outcome and nothing of the body", &log)
 		}
@@ -193,7 +192,7 @@ func TestAWriteThatCannotBeKeptIsRefusedLoudly(t *testing.T) {
 			st.Store(a.Header.Get("Receipt"), true)
 			return a
 		})
-		synctest.Wait()
+		settle()
 		receipts := 0
 		st.Range(func(any, any) bool { receipts++; return true })
 		if receipts != 100 || len(d.collected()) != 101 {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/proxy/admission"
@@ -37,7 +36,7 @@ func cramped(t *testing.T, g *gate, o spool.Options) {
 
 func spooled(t *testing.T, g *gate) {
 	t.Helper()
-	synctest.Wait()
+	settle()
 	if st := g.proxy.spools.Stats(); st.Open != 0 || st.Memory != 0 || st.Disk != 0 {
 		t.Errorf("got %+v, want the spool empty", st)
 	}

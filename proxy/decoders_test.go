@@ -114,7 +114,7 @@ func TestWhoRefusesTheStoredCodingIsAskedToWaitWhenTooMuchIsDecoded(t *testing.T
 		if a := g.get("/l", "Accept-Encoding: identity"); a.StatusCode != 200 || a.body != page {
 			t.Errorf("with room again: %d, %d bytes; want the page", a.StatusCode, len(a.body))
 		}
-		synctest.Wait() // a body is closed behind its last byte
+		settle() // a body is closed behind its last byte
 		if n := g.proxy.decoders.bytes.Load(); n != 0 {
 			t.Errorf("%d bytes are held behind the answers, want 0", n)
 		}

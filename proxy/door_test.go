@@ -25,7 +25,7 @@ func tcpGate(t *testing.T, answer http.HandlerFunc, routes func(*Upstream) []*Ro
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(5 * time.Minute)) // by which it hangs
 		t.Cleanup(func() { c.Close() })
 		return c
 	}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -62,7 +61,7 @@ func TestEventsAreNeverWaitedForSharedOrStored(t *testing.T) {
 			if n := len(g.fetched()); n != 10 {
 				t.Errorf("Accept %s: %d fetches for 10 listeners, want 10", accept, n)
 			}
-			synctest.Wait()
+			settle()
 			if st := g.live(); st.Begun["events"] != 10 || st.Ended["origin"] != 10 {
 				t.Errorf("Accept %s: counted %+v, want 10 event streams that the origin ended", accept, st)
 			}
@@ -88,7 +87,7 @@ func TestAnEventStreamHoldsNoPlaceOfItsOrigin(t *testing.T) {
 		if a := g.get("/page"); a.StatusCode != 200 {
 			t.Errorf("beside three listeners a page got %d, want 200", a.StatusCode)
 		}
-		synctest.Wait()
+		settle()
 		if st := g.live(); st.Now["events"] != 3 {
 			t.Errorf("there are %d event streams, want 3", st.Now["events"])
 		}
@@ -124,7 +123,7 @@ func TestEventsPassAtTheEndAsWholeOnes(t *testing.T) {
 				<-over
 			})
 			_, r := listen(t, g, "")
-			synctest.Wait()
+			settle()
 			ctx, cancel := contextOf(10 * time.Second)
 			defer cancel()
 			go func() {
@@ -153,7 +152,7 @@ func TestAQuietEventStreamEndsBetweenEvents(t *testing.T) {
 		if !strings.HasSuffix(string(got), "0\r\n\r\n") || err != nil || time.Since(began) != 90*time.Second {
 			t.Errorf("after %v got %q and %v, want a whole end after 90s", time.Since(began), got, err)
 		}
-		synctest.Wait()
+		settle()
 		if st := g.live(); st.Ended["idle"] != 1 {
 			t.Errorf("counted %v, want one ended by idle", st.Ended)
 		}
@@ -175,7 +174,7 @@ func TestAnEventStreamEndsWithItsLifetime(t *testing.T) {
 		if a.err != nil || a.took != time.Hour || !strings.HasSuffix(a.body, "\n\n") {
 			t.Errorf("after %v ended with %v, want whole events and an end after an hour", a.took, a.err)
 		}
-		synctest.Wait()
+		settle()
 		if st := g.live(); st.Ended["lifetime"] != 1 {
 			t.Errorf("counted %v, want one ended by its lifetime", st.Ended)
 		}
@@ -206,7 +205,7 @@ func TestALongPollWaitsLongerThanAnOriginMay(t *testing.T) {
 		for range 2 {
 			go func() { done <- g.get("/poll") }()
 		}
-		synctest.Wait()
+		settle()
 		if st := g.live(); st.Now["other"] != 2 || g.upstream.Limit.Stats().InUse != 0 {
 			t.Errorf("there are %d that wait, and they hold %d places of the origin; want 2 and none", st.Now["other"], g.upstream.Limit.Stats().InUse)
 		}
@@ -240,7 +239,7 @@ func TestAListenerWhoLeavesIsNoLongerWaitedFor(t *testing.T) {
 			if at := <-gone; !at.Equal(left) {
 				t.Errorf("%s: the origin heard of it %v later, want at once", when, at.Sub(left))
 			}
-			synctest.Wait()
+			settle()
 			if st := g.live(); st.Ended["client"] != 1 || st.Now["other"]+st.Now["events"] != 0 {
 				t.Errorf("%s: counted %+v, want one ended by its client", when, st)
 			}
@@ -275,7 +274,7 @@ func TestALongPollIsAnsweredAtShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, forLive(&Live{Idle: time.Hour}))
 		_, r := sendHead(t, g, "GET /poll HTTP/1.1\r\nHost: school.example\r\n\r\n")
-		synctest.Wait()
+		settle()
 		began := time.Now()
 		g.land()
 		g.land = func() {}
@@ -291,12 +290,12 @@ func TestARoutesLivePlacesAreItsOwn(t *testing.T) {
 		over := make(chan struct{})
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) { <-over }, forLive(&Live{Limit: admission.New(1, 0, 0)}))
 		go g.get("/poll")
-		synctest.Wait()
+		settle()
 		if a := g.get("/poll"); a.StatusCode != 503 || a.Header.Get("Retry-After") == "" {
 			t.Errorf("the second got %d, want 503 and Retry-After", a.StatusCode)
 		}
 		close(over)
-		synctest.Wait()
+		settle()
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -315,7 +314,7 @@ func TestAFlightThatPanicsHarmsNobodyElse(t *testing.T) {
 		if a := g.get("/l"); a.body != "fine" {
 			t.Errorf("another page: got %q", a.body)
 		}
-		synctest.Wait()
+		settle()
 		if n := g.upstream.Limit.Stats().InUse; n != 0 {
 			t.Errorf("places at the origin still held: got %d, want 0", n)
 		}

@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -99,9 +98,9 @@ func TestARequestCutOffNeverLooksWhole(t *testing.T) {
 		} {
 			c, _ := g.ln.Dial()
 			io.WriteString(c, "POST /p HTTP/1.1\r\nHost: school.example\r\n"+cut)
-			synctest.Wait()
+			settle()
 			c.Close()
-			synctest.Wait()
+			settle()
 			time.Sleep(time.Second)
 			select {
 			case b := <-whole:
@@ -149,7 +148,7 @@ func TestAnUploadReachesTheOriginAsItComesWhereItsRouteSaysSo(t *testing.T) {
 			}
 		}
 		pw.Close()
-		synctest.Wait()
+		settle()
 	})
 }
 

@@ -11,10 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +43,6 @@ func TestMain(m *testing.M) {
 
 // gate is a proxy in front of an origin, with no network between them.
 type gate struct {
-	landing  atomic.Bool // letLand looks
 	t        *testing.T
 	proxy    *Proxy
 	cache    *cache.Cache
@@ -64,14 +61,39 @@ type gate struct {
 	fetches []string   // "METHOD target" of what reached the origin
 }
 
+// settling is held by who waits for all others of the bubble that runs, as no two
+// may at once; nil outside of bubbles, of which only one runs at a time.
+var settling chan struct{}
+
 // inBubble runs a test of the gate in fake time.
 func inBubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	defer func() { settling = nil }()
 	synctest.Test(t, func(t *testing.T) {
+		settling = make(chan struct{}, 1)
 		// fasthttp's worker pool looks for its end every ten seconds.
 		t.Cleanup(func() { time.Sleep(time.Minute) })
 		f(t)
 	})
+}
+
+// settle returns once everybody else in the bubble waits for something.
+func settle() {
+	settling <- struct{}{}
+	synctest.Wait()
+	<-settling
+}
+
+// calm settles for clients, who may ask at once: one of them does. Behind the
+// last answer nothing is left to be stored or counted; what waits for something
+// goes on waiting. Outside of bubbles it does nothing.
+func calm() {
+	select {
+	case settling <- struct{}{}:
+		synctest.Wait()
+		<-settling
+	default:
+	}
 }
 
 // cached is a route that caches by the responses alone.
@@ -293,19 +315,12 @@ func (g *gate) do(method, path string, body io.Reader, fields ...string) *answer
 }
 
 // letLand lets flights end whose answer a client has: that comes a moment before
-// it is stored. Those that still wait for something go on. Of clients who ask
-// at once one looks: the next question is not theirs alone.
+// it is stored.
 func (g *gate) letLand() {
-	if !g.landing.CompareAndSwap(false, true) {
-		return
+	if settling == nil {
+		until(g.t, "flights to land", func() bool { return g.proxy.flights.Len() == 0 })
 	}
-	defer g.landing.Store(false)
-	for range 1000 {
-		if g.proxy.flights.Len() == 0 {
-			return
-		}
-		runtime.Gosched()
-	}
+	calm()
 }
 
 // raw sends bytes as they are and returns all that comes back.
@@ -333,6 +348,7 @@ func conversation(c net.Conn, request string) string {
 	go io.WriteString(c, request)
 	c.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	all, _ := io.ReadAll(c)
+	calm()
 	return string(all)
 }
 

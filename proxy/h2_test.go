@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/valyala/fasthttp/fasthttputil"
@@ -90,7 +89,7 @@ func TestWhatIsAnsweredIsTheSameOverHTTP2(t *testing.T) {
 					body = strings.NewReader(c.body)
 				}
 				a := g.do(c.method, c.path, body, c.fields...)
-				synctest.Wait() // what is to be stored is
+				settle() // what is to be stored is
 				names := make([]string, 0, len(a.Header))
 				for name, values := range a.Header {
 					if name != "Connection" && !strings.HasPrefix(values[0], "multipart/") {
@@ -132,7 +131,7 @@ func TestARequestTakenBackIsTakenBackFromTheOrigin(t *testing.T) {
 		case <-time.After(time.Second):
 			t.Error("the origin is still asked a second later")
 		}
-		synctest.Wait()
+		settle()
 		if st := g.proxy.Stats(); st.HTTP2.TakenBack != 1 || st.Outcomes["left"] != 1 {
 			t.Errorf("counted %d taken back, %d left; want 1 of each", st.HTTP2.TakenBack, st.Outcomes["left"])
 		}
@@ -230,7 +229,7 @@ func TestShutdownAnswersWhatHTTP2ClientsHaveBegun(t *testing.T) {
 		for range cap(answers) {
 			go func() { answers <- g.get("/").body }()
 		}
-		synctest.Wait()
+		settle()
 		ended := make(chan error, 1)
 		go func() { ended <- g.proxy.Shutdown(t.Context()) }()
 		for range cap(answers) {

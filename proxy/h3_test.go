@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/qpack"
@@ -56,7 +55,7 @@ func (g *gate) connectSilently() *h3Client {
 		g.t.Fatal(err)
 	}
 	c := &h3Client{Conn: q, t: g.t}
-	g.t.Cleanup(func() { q.CloseWithError(0x100, ""); synctest.Wait() })
+	g.t.Cleanup(func() { q.CloseWithError(0x100, ""); settle() })
 	return c
 }
 
@@ -110,6 +109,7 @@ func (c *h3Client) open(text string) *quic.Stream {
 func (c *h3Client) ask(text string) (*h3Answer, error) {
 	s := c.open(text)
 	s.Close()
+	defer calm()
 	return readH3(s)
 }
 

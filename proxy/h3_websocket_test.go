@@ -142,9 +142,7 @@ func TestExtendedCONNECTsOfHTTP3ThatLieAreRefused(t *testing.T) {
 // agrees answers a handshake, whatever its key, and says back every byte.
 func agrees(heads <-chan string) func(net.Conn) {
 	return func(c net.Conn) {
-		_, key, _ := strings.Cut(<-heads, "Sec-WebSocket-Key: ")
-		key, _, _ = strings.Cut(key, "\r\n")
-		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+ws.Accept(key)+"\r\n\r\n")
+		listens(heads, c)
 		var b [100]byte
 		for {
 			n, err := c.Read(b[:])
@@ -155,6 +153,13 @@ func agrees(heads <-chan string) func(net.Conn) {
 			c.Write(b[:n])
 		}
 	}
+}
+
+// listens answers a handshake, whatever its key.
+func listens(heads <-chan string, c net.Conn) {
+	_, key, _ := strings.Cut(<-heads, "Sec-WebSocket-Key: ")
+	key, _, _ = strings.Cut(key, "\r\n")
+	io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+ws.Accept(key)+"\r\n\r\n")
 }
 
 // A WebSocket that is silent now and then within a frame's head, of HTTP/3's or
@@ -218,7 +223,10 @@ func TestWhatAWebSocketOverHTTP3SaysMayComeInPieces(t *testing.T) {
 func TestAQuietWebSocketOverHTTP3IsTold(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		heads := make(chan string, 1)
-		g, o := newRawGate(t, forClasses(&Live{Idle: time.Minute}), agrees(heads))
+		g, o := newRawGate(t, forClasses(&Live{Idle: time.Minute}), func(c net.Conn) {
+			listens(heads, c)
+			io.Copy(io.Discard, c) // its goodbye, too, may be sent first
+		})
 		if g.wires == nil {
 			g.startHTTP3()
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/attendance"
@@ -117,7 +116,7 @@ func TestAClassmateCannotPressForTheClass(t *testing.T) {
 		}
 		// s2, S1, "s1 ", 1, 3-3 and 26 mates, each counted for itself.
 		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		settle()
 		if d.records.Load() != 31 {
 			t.Errorf("evidence on disk: got %d records, want 31", d.records.Load())
 		}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -56,7 +55,7 @@ func TestInformationalResponsesAreNotStored(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g, _ := newRawGate(t, cached(cache.Policy{}), hints)
 		g.raw("GET /l HTTP/1.1\r\n" + closeField)
-		synctest.Wait()
+		settle()
 		got := g.raw("GET /l HTTP/1.1\r\n" + closeField)
 		if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || strings.Contains(got, "Link") || !strings.Contains(got, "firstbell; hit") {
 			t.Errorf("from the cache: got %q, want the final response alone", got)

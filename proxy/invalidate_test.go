@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/http"
 	"testing"
-	"testing/synctest"
 
 	"firstbell/cache"
 )
@@ -49,7 +48,7 @@ func TestAChangeInvalidatesWhatItNames(t *testing.T) {
 				w.WriteHeader(c.status)
 			}, cached(cache.Policy{}))
 			g.get("/course/named")
-			synctest.Wait()
+			settle()
 			g.do(c.method, "/course/change", nil)
 			g.get("/course/named")
 			if gone := len(g.fetched()) == 3; gone != c.gone {
@@ -64,7 +63,7 @@ func TestAChangeInvalidatesItsTarget(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := newGate(t, func(w http.ResponseWriter, r *http.Request) { lesson(w, r.Method) }, cached(cache.Policy{}))
 		g.get("/l?a=1")
-		synctest.Wait()
+		settle()
 		g.do("POST", "/l?a=1", nil)
 		g.get("/l?a=1")
 		if got := g.fetched(); len(got) != 3 {

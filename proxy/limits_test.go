@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -71,6 +70,7 @@ func statusOf(c net.Conn) int {
 		return 0
 	}
 	io.Copy(io.Discard, res.Body)
+	calm()
 	return res.StatusCode
 }
 
@@ -209,7 +209,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 			t.Errorf("got %v, want the third of one /64 answered 429", got)
 		}
 		first.Close()
-		synctest.Wait()
+		settle()
 		if got := ask(dial("2001:db8::3")); got != 200 {
 			t.Errorf("got %d where one had left, want 200", got)
 		}
@@ -246,7 +246,7 @@ func TestIdleConnectionsMakeRoomAndBusyOnesDoNot(t *testing.T) {
 			c := dial("10.0.0.1")
 			ask(c)
 			busy = append(busy, c)
-			synctest.Wait()
+			settle()
 		}
 		if n, err := idle.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("the idle one got %d, %v; want its end", n, err)

@@ -26,14 +26,13 @@ func parkingGate(t *testing.T, l Limits) (*gate, func() net.Conn) {
 	return g, dial
 }
 
-// until waits for something that is bound to come.
+// until waits for something that is bound to come: for long only in vain.
 func until(t *testing.T, what string, come func() bool) {
 	t.Helper()
-	for range 3000 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if come() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("waited in vain for %s", what)
 }

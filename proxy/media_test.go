@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -132,7 +131,7 @@ func (g *gate) part(path string, from, to int, fields ...string) *answer {
 // seek is part once all that was done before has come to rest.
 func (g *gate) seek(path string, from, to int, fields ...string) *answer {
 	g.t.Helper()
-	synctest.Wait()
+	settle()
 	return g.part(path, from, to, fields...)
 }
 
@@ -388,7 +387,7 @@ func TestBlocksOutliveTheProcessAndDamageDoesNot(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			g := newDiskGate(t, dir, c.ServeHTTP, cached(cache.Policy{}))
 			play(g)
-			synctest.Wait()
+			settle()
 		})
 	}
 	process(func(g *gate) {
@@ -412,13 +411,13 @@ func TestBlocksOutliveTheProcessAndDamageDoesNot(t *testing.T) {
 
 func theWholeTakesThePlaceOfItsBlocks(t *testing.T, g *gate, c *cinema) {
 	c.fill(3 * mib)
-	synctest.Wait()
+	settle()
 	there := g.cache.Stats().Disk.Objects
 	wantSpan(t, "block", g.seek(c.path, 0, 2*mib), c.content, 0, 2*mib, "stored")
 	if a := g.get(c.path); a.body != c.content || a.StatusCode != 200 {
 		t.Errorf("the whole: %d, %d bytes", a.StatusCode, len(a.body))
 	}
-	synctest.Wait()
+	settle()
 	wantSpan(t, "of the whole", g.seek(c.path, 0, 3*mib), c.content, 0, 3*mib, "hit")
 	if s := g.cache.Stats().Disk; s.Objects != there+1 {
 		t.Errorf("%d records on disk, want the whole alone", s.Objects-there)

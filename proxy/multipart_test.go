@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"firstbell/cache"
 )
@@ -61,7 +60,7 @@ func TestSeveralRangesAreAnsweredInTheirOrder(t *testing.T) {
 		content := film(100_000)
 		g := newGate(t, givesFilm(content), cached(cache.Policy{}))
 		g.get("/film")
-		synctest.Wait()
+		settle()
 		for _, c := range []struct {
 			asked string
 			parts []span
@@ -108,7 +107,7 @@ func TestRangesThatAreIgnored(t *testing.T) {
 		content := film(100_000)
 		g := newGate(t, givesFilm(content), cached(cache.Policy{}))
 		g.get("/film")
-		synctest.Wait()
+		settle()
 		many := "bytes=0-0"
 		for i := range rangesMax {
 			many += fmt.Sprintf(",%d-%d", 1000*(i+1), 1000*(i+1))
@@ -153,7 +152,7 @@ func TestRangesAreOfTheIdentityCoding(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			g := newGate(t, answer, cached(cache.Policy{}))
 			g.get("/l")
-			synctest.Wait()
+			settle()
 			if a := g.get("/l", "Accept-Encoding: gzip", "Range: bytes=100-199"); name == "gzip" && (a.StatusCode != 200 || decoded(t, a) != page) {
 				t.Errorf("%s: a part before the page is there decoded: got %d, want the whole", name, a.StatusCode)
 			}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -86,7 +85,7 @@ func TestATagOfAVersionGivesNobodyAnotherLanguage(t *testing.T) {
 						_, user, _ := strings.Cut(who, ": ")
 						for _, l := range []string{"en", "ko"} {
 							a := g.get("/lessons/1", who, "Accept-Language: "+l)
-							synctest.Wait()
+							settle()
 							if want := fmt.Sprintf("lesson in %s for %s", l, user); a.StatusCode != 200 || a.body != want {
 								t.Errorf("round %d, %s in %s: got %d %q, want %q", round, who, l, a.StatusCode, a.body, want)
 							}

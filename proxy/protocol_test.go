@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -68,9 +67,9 @@ func ttl(seconds int) string {
 
 // arrive lets what was sent be received: at once, or after its handshake.
 func arrive() {
-	synctest.Wait()
+	settle()
 	time.Sleep(slack())
-	synctest.Wait()
+	settle()
 }
 
 // begin asks for a path and reads nothing. What the channel brings has its head

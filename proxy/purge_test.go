@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -55,7 +54,7 @@ func TestWhoAsksAfterAPurgeGetsSomethingNewer(t *testing.T) {
 					})
 				}
 				ask("version 0")
-				synctest.Wait()
+				settle()
 				time.Sleep(500 * time.Millisecond)
 				if c.name != "a POST to it" {
 					version.Add(1)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -56,7 +55,7 @@ func TestGetHeadAndRangeCostOneFetch(t *testing.T) {
 		content := film(96 << 10)
 		g := newGate(t, serveParts(content, len(content), 300*time.Millisecond), cached(cache.Policy{}))
 		go g.get("/l")
-		synctest.Wait()
+		settle()
 		for _, when := range []string{"under way", "landed"} {
 			for i, a := range herd(50, func(i int) *answer {
 				switch i % 5 {
@@ -168,7 +167,7 @@ func TestAPartOfAGrowingBodyOnlyWhereItIsOne(t *testing.T) {
 				io.WriteString(w, body)
 			}, cached(cache.Policy{}))
 			go g.get("/l")
-			synctest.Wait()
+			settle()
 			a := g.get("/l", c.asked...)
 			if !c.whole {
 				wantPart(t, c.name, a, content, 100, 200)
@@ -229,7 +228,7 @@ func TestAPartOutlivesTheRest(t *testing.T) {
 		head := "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1000\r\n\r\n"
 		g, _ := newRawGate(t, cached(cache.Policy{}), cuts(head, content[:400]))
 		go g.get("/l")
-		synctest.Wait()
+		settle()
 		answers := herd(2, func(i int) *answer { return g.get("/l", []string{"Range: bytes=100-399", "Range: bytes=100-400"}[i]) })
 		wantPart(t, "arrived", answers[0], content, 100, 400)
 		if a := answers[1]; a.err == nil || a.body != content[100:400] {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -91,7 +90,7 @@ func TestReadersDoNotNoticeThatTheOriginDied(t *testing.T) {
 				t.Errorf("cut at %d of %d: counted %d resumed, %d broken; want 1, 0", c.at, c.size, st.FlightsResumed, st.FlightsBroken)
 			}
 			if c.policy.MaxObjectBytes == 0 {
-				synctest.Wait() // the readers have the last byte before the flight has landed
+				settle() // the readers have the last byte before the flight has landed
 				if a := g.get("/l"); a.body != content || !strings.Contains(a.cacheStatus(), "hit") {
 					t.Errorf("cut at %d of %d: afterwards %d bytes (%s), want a hit", c.at, c.size, len(a.body), a.cacheStatus())
 				}
@@ -242,7 +241,7 @@ func TestResumingKeepsTheRoutesTimeAndItsPlaceAtTheOrigin(t *testing.T) {
 		if a.err == nil || a.body != content[:400] || a.took > 2010*time.Millisecond {
 			t.Errorf("got %d bytes, %v after %v; want a broken answer after the route's 2 s", len(a.body), a.err, a.took)
 		}
-		synctest.Wait()
+		settle()
 		if n := g.upstream.Limit.Stats().InUse; n != 0 {
 			t.Errorf("places at the origin afterwards: got %d, want 0", n)
 		}

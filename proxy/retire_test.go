@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -35,7 +34,7 @@ func TestWhoIsRetiredTellsEveryConnectionBeforeItCloses(t *testing.T) {
 			}
 			slow := make(chan string, 1)
 			go func() { head := waits.ask("/slow"); slow <- head }()
-			synctest.Wait()
+			settle()
 
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
@@ -44,7 +43,7 @@ func TestWhoIsRetiredTellsEveryConnectionBeforeItCloses(t *testing.T) {
 				close(hurry)
 			}
 			go func() { retired <- g.proxy.Retire(ctx, hurry) }()
-			synctest.Wait()
+			settle()
 			if head := asks.ask("/again"); !strings.Contains(head, "200 OK") || !strings.Contains(head, "Connection: close") {
 				t.Errorf("the next answer: got %s, want 200 with Connection: close", head)
 			}
@@ -115,7 +114,7 @@ func TestAFlightIsAwaited(t *testing.T) {
 		g.proxy.AwaitFlight(t.Context(), key) // there is none
 		answered := make(chan struct{})
 		go func() { g.do("GET", "/a", nil); close(answered) }()
-		synctest.Wait()
+		settle()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()

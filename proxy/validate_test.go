@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/cache"
@@ -32,7 +31,7 @@ func TestWhatNeedsValidationIsValidated(t *testing.T) {
 			fmt.Fprint(w, "lesson 1")
 		}, cached(cache.Policy{}))
 		g.get("/lessons/1")
-		synctest.Wait()
+		settle()
 		for i := range 3 {
 			a := g.get("/lessons/1")
 			if a.StatusCode != 200 || a.body != "lesson 1" || !strings.Contains(a.cacheStatus(), "fwd-status=304") {

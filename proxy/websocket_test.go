@@ -8,7 +8,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"firstbell/proxy/admission"
@@ -97,7 +96,7 @@ func (g *gate) live() LiveStats { return g.proxy.Stats().Live }
 // counts waits until everything in the bubble waits, and compares.
 func counts(t *testing.T, g *gate, now int, endedBy string) {
 	t.Helper()
-	synctest.Wait()
+	settle()
 	st := g.live()
 	if st.Now["websocket"] != now {
 		t.Errorf("there are %d WebSockets, want %d", st.Now["websocket"], now)
@@ -464,7 +463,7 @@ func TestLiveExchangesHaveLimitsOfTheirOwn(t *testing.T) {
 				t.Errorf("%d. %s: got %q, want %s", i, c.path, got, c.want)
 			}
 		}
-		synctest.Wait()
+		settle()
 		st := g.live()
 		if st.Now["websocket"] != 3 || st.Refused["route"] != 1 || st.Refused["total"] != 1 || st.Max != 3 {
 			t.Errorf("got %+v, want 3 open, one refused by its route and one by the total", st)
