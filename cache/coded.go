@@ -167,11 +167,11 @@ func CodedFields(fields field.List, to Coding) field.List {
 	varies := false
 	for _, f := range fields {
 		switch {
-		case sameName(f.Name, "Content-Encoding"), sameName(f.Name, "Content-Length"):
+		case field.EqualName(f.Name, "Content-Encoding"), field.EqualName(f.Name, "Content-Length"):
 			continue
-		case sameName(f.Name, "ETag"):
+		case field.EqualName(f.Name, "ETag"):
 			f.Value = CodedTag(f.Value, to)
-		case sameName(f.Name, "Vary"):
+		case field.EqualName(f.Name, "Vary"):
 			varies = varies || listsCoding(f.Value)
 		}
 		kept = append(kept, f)
@@ -189,7 +189,7 @@ func CodedFields(fields field.List, to Coding) field.List {
 // Accept-Encoding.
 func VariesByCoding(fields field.List) bool {
 	for _, f := range fields {
-		if sameName(f.Name, "Vary") && listsCoding(f.Value) {
+		if field.EqualName(f.Name, "Vary") && listsCoding(f.Value) {
 			return true
 		}
 	}
@@ -198,7 +198,7 @@ func VariesByCoding(fields field.List) bool {
 
 func listsCoding(vary string) bool {
 	for m := range strings.SplitSeq(vary, ",") {
-		if m = strings.Trim(m, " \t"); m == "*" || sameName(m, "Accept-Encoding") {
+		if m = strings.Trim(m, " \t"); m == "*" || field.EqualName(m, "Accept-Encoding") {
 			return true
 		}
 	}

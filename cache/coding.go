@@ -31,7 +31,7 @@ func (c Coding) String() string { return codingNames[c] }
 func CodingOf(fields field.List) Coding {
 	c, lines := Identity, 0
 	for _, f := range fields {
-		if !sameName(f.Name, "Content-Encoding") {
+		if !field.EqualName(f.Name, "Content-Encoding") {
 			continue
 		}
 		if lines++; lines > 1 {
@@ -66,11 +66,11 @@ func codingNamed(name []byte) Coding {
 // carries a digest of the coded bytes, or it is a part of something.
 func Untouchable(fields field.List) bool {
 	for _, f := range fields {
-		if sameName(f.Name, "Cache-Control") && strings.Contains(strings.ToLower(f.Value), "no-transform") {
+		if field.EqualName(f.Name, "Cache-Control") && strings.Contains(strings.ToLower(f.Value), "no-transform") {
 			return true
 		}
 		for _, name := range [...]string{"Content-Range", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Signature-Input"} {
-			if sameName(f.Name, name) {
+			if field.EqualName(f.Name, name) {
 				return true
 			}
 		}

@@ -3,6 +3,8 @@ package cache
 import (
 	"bytes"
 	"time"
+
+	"firstbell/proxy/field"
 )
 
 // delta is the value of a delta-seconds directive, or why there is none.
@@ -317,22 +319,9 @@ func lower(dst, b []byte) []byte {
 // tokenLen is the length of the token (RFC 9110 section 5.6.2) that b begins with.
 func tokenLen(b []byte) int {
 	for i, c := range b {
-		if !isTokenByte[c] {
+		if !field.IsTokenByte(c) {
 			return i
 		}
 	}
 	return len(b)
 }
-
-var isTokenByte = func() (t [256]bool) {
-	for c := '0'; c <= '9'; c++ {
-		t[c] = true
-	}
-	for c := 'a'; c <= 'z'; c++ {
-		t[c], t[c-'a'+'A'] = true, true
-	}
-	for _, c := range "!#$%&'*+-.^_`|~" {
-		t[c] = true
-	}
-	return t
-}()

@@ -1,6 +1,10 @@
 package cache
 
-import "bytes"
+import (
+	"bytes"
+
+	"firstbell/proxy/field"
+)
 
 // parseTargeted reads CDN-Cache-Control, a Dictionary of RFC 9651, as RFC 9213
 // asks: a field that is empty or does not parse is as good as not there
@@ -204,11 +208,11 @@ func (p *dictionary) item() (sfItem, bool) {
 	case c == '-' || '0' <= c && c <= '9':
 		return p.integerOrDecimal()
 	case c == '*' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z':
-		p.while(func(c byte) bool { return isTokenByte[c] || c == ':' || c == '/' })
+		p.while(func(c byte) bool { return field.IsTokenByte(c) || c == ':' || c == '/' })
 		return sfItem{kind: sfOther}, true
 	case c == ':':
 		p.rest = p.rest[1:]
-		p.while(func(c byte) bool { return c != ':' && (isTokenByte[c] || c == '/' || c == '=') })
+		p.while(func(c byte) bool { return c != ':' && (field.IsTokenByte(c) || c == '/' || c == '=') })
 		return sfItem{kind: sfOther}, p.skip(':')
 	case c == '@':
 		p.rest = p.rest[1:]

@@ -180,13 +180,13 @@ const (
 func storable(res field.List, withheld []string, date time.Time) field.List {
 	kept := res.Without(func(name string) bool {
 		n := view(name)
-		return field.HopByHop(n) || sameName(name, "Age") || sameName(name, "Proxy-Authentication-Info") || TagField(n) ||
+		return field.HopByHop(n) || field.EqualName(name, "Age") || field.EqualName(name, "Proxy-Authentication-Info") || TagField(n) ||
 			named(withheld, n) || field.ConnectionNames(res, n)
 	})
 	if _, ok := parseDate(view(kept.Get("Date")), date); ok {
 		return kept
 	}
-	kept = kept.Without(func(name string) bool { return sameName(name, "Date") })
+	kept = kept.Without(func(name string) bool { return field.EqualName(name, "Date") })
 	return append(kept, field.Field{Name: "Date", Value: date.UTC().Format(httpDate)})
 }
 
@@ -325,7 +325,7 @@ func unpersonal(res304 field.List, p *Policy) field.List {
 	if !p.Anonymous {
 		return res304
 	}
-	return res304.Without(func(name string) bool { return sameName(name, "Set-Cookie") })
+	return res304.Without(func(name string) bool { return field.EqualName(name, "Set-Cookie") })
 }
 
 // namedBy reports whether a 304 with these fields is about s: a strong
@@ -348,7 +348,7 @@ func (s *Stored) namedBy(res304 field.List) bool {
 func updated(stored, res304 field.List, date time.Time) field.List {
 	describesBody := func(name string) bool {
 		switch {
-		case sameName(name, "Content-Length"), sameName(name, "Content-Encoding"), sameName(name, "Content-Range"):
+		case field.EqualName(name, "Content-Length"), field.EqualName(name, "Content-Encoding"), field.EqualName(name, "Content-Range"):
 			return true
 		}
 		return false

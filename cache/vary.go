@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"firstbell/proxy/field"
@@ -200,7 +199,7 @@ func allLines(f field.Fields, name string) (v []byte, there bool) {
 
 func joinList(l field.List, name string) (v []byte, there bool) {
 	for i := range l {
-		if !sameName(l[i].Name, name) {
+		if !field.EqualName(l[i].Name, name) {
 			continue
 		}
 		if !there {
@@ -224,8 +223,6 @@ func joinAny(f field.Fields, name string) (v []byte, there bool) {
 	}
 	return v, there
 }
-
-func sameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
 // view is s as bytes without a copy; nobody writes to it.
 func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

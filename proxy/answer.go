@@ -79,7 +79,7 @@ func (p *Proxy) answerNotModified(x *exchange, s *cache.Stored, tag string) {
 	kept := make(field.List, 0, 8)
 	for _, f := range s.Fields {
 		for _, name := range [...]string{"Date", "Vary", "Expires", "Cache-Control", "Last-Modified", "Content-Location"} {
-			if equalName(f.Name, name) {
+			if field.EqualName(f.Name, name) {
 				kept = append(kept, f)
 			}
 		}
@@ -122,9 +122,9 @@ func weakened(fields field.List) field.List {
 	kept := make(field.List, 0, len(fields))
 	for _, f := range fields {
 		switch {
-		case equalName(f.Name, "Content-Encoding"), equalName(f.Name, "Content-Length"):
+		case field.EqualName(f.Name, "Content-Encoding"), field.EqualName(f.Name, "Content-Length"):
 			continue
-		case equalName(f.Name, "ETag") && !strings.HasPrefix(f.Value, "W/"):
+		case field.EqualName(f.Name, "ETag") && !strings.HasPrefix(f.Value, "W/"):
 			f.Value = "W/" + f.Value
 		}
 		kept = append(kept, f)
@@ -157,8 +157,6 @@ func cutShort(err error) error {
 	}
 	return err
 }
-
-func equalName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
 // listHas reports whether a comma-separated list has the member.
 func listHas(list, member string) bool {

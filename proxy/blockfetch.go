@@ -124,7 +124,7 @@ func (b *blockFetch) asks() *origin.Request {
 	send := *b.plan.send
 	first := b.n * cache.BlockBytes
 	last := first + cache.BlockBytes - 1 // no sender minds that it lies behind the end
-	fields := send.Fields.Without(func(name string) bool { return equalName(name, "Accept-Encoding") })
+	fields := send.Fields.Without(func(name string) bool { return field.EqualName(name, "Accept-Encoding") })
 	fields = append(fields[:len(fields):len(fields)],
 		field.Field{Name: "Accept-Encoding", Value: "identity"},
 		field.Field{Name: "Range", Value: "bytes=" + strconv.FormatInt(first, 10) + "-" + strconv.FormatInt(last, 10)})
@@ -167,7 +167,7 @@ func (b *blockFetch) part(request *cache.Request, res *origin.Response) {
 		b.p.cache.LearnRanges(request, cache.Alone, rangesLearntFor)
 		return
 	}
-	fields := res.Fields.Without(func(name string) bool { return equalName(name, "Content-Range") })
+	fields := res.Fields.Without(func(name string) bool { return field.EqualName(name, "Content-Range") })
 	of := b.head(request, fields, total)
 	if of != nil && b.old != nil && !of.SameContent(b.old) {
 		b.p.counters.blocksChanged.Add(1)
@@ -194,14 +194,14 @@ func (b *blockFetch) head(request *cache.Request, fields field.List, total int64
 		return nil
 	}
 	if policy.Anonymous {
-		fields = fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
+		fields = fields.Without(func(name string) bool { return field.EqualName(name, "Set-Cookie") })
 	}
 	if !b.plan.route.Uncoded && codable(200, fields, total) {
 		fields = withVary(fields)
 	}
 	v := cache.Judge(request, policy, 200, fields, b.requestTime, b.responseTime)
 	for _, name := range v.Vary {
-		if !equalName(name, "Accept-Encoding") {
+		if !field.EqualName(name, "Accept-Encoding") {
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/http1"
 	"firstbell/proxy/peer"
 )
@@ -191,7 +192,7 @@ type parking struct {
 var errQuiet = errors.New("no request comes")
 
 // awaitHead waits for a request's head and returns its length; 0 when the
-// connection is over. The error is an *http1.Refusal, or errQuiet.
+// connection is over. The error is an *field.Refusal, or errQuiet.
 func (c *conn) awaitHead() (int, error) {
 	seen, empty, timed := 0, 0, false
 	for {
@@ -460,7 +461,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // refuse answers what is no request with one meaning, and ends the connection.
 func (c *conn) refuse(err error) {
-	refusal := err.(*http1.Refusal)
+	refusal := err.(*field.Refusal)
 	c.aside()
 	c.door.proxy.counters.malformed(refusal)
 	if _, err := c.write(closing(refusal.Status, refusal.Detail, 0)); err == nil {

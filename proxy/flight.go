@@ -439,7 +439,7 @@ func (t *touchdown) handedOver() bool {
 	policy := plan.route.Cache
 	fields := res.Fields
 	if policy.Anonymous {
-		fields = fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
+		fields = fields.Without(func(name string) bool { return field.EqualName(name, "Set-Cookie") })
 	}
 	fields = t.withVaryOnCoding(fields)
 	v := cache.Judge(&plan.request, policy, res.Status, fields, t.requestTime, t.responseTime)

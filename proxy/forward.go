@@ -74,7 +74,7 @@ func (p *Proxy) forwardIn(pa *passage, as outcome) {
 	}
 	p.invalidate(x, res.Status, res.Fields)
 	if x.anonymous() {
-		res.Fields = res.Fields.Without(func(name string) bool { return equalName(name, "Set-Cookie") })
+		res.Fields = res.Fields.Without(func(name string) bool { return field.EqualName(name, "Set-Cookie") })
 	}
 	res.Fields = x.clientTag(res.Status, res.Fields)
 	p.answerOrigin(x, res, s, &pa.body, as)
@@ -229,7 +229,7 @@ func (x *exchange) endToEnd(l field.List, from field.Fields, drop func(name []by
 	if !ok {
 		return appendPassing(l, from, options, drop, text)
 	}
-	for i := range f.Lines() {
+	for i := range f.Len() {
 		if name, value := f.Line(i); passes(name, from, options) && !drop(name) {
 			l = append(l, field.Field{Name: text(name), Value: text(value)})
 		}
@@ -264,7 +264,7 @@ func optionsNameFields(f field.Fields) bool {
 		return true
 	}
 	lines := 0
-	for i := range l.Lines() {
+	for i := range l.Len() {
 		if name, _ := l.Line(i); field.EqualName(name, "Connection") {
 			lines++
 		}
@@ -290,7 +290,7 @@ func (x *exchange) appendForwarding(l field.List, b []byte) (field.List, []byte)
 // write; nil when it is sent none.
 func (x *exchange) forwarding(name string) []byte {
 	for _, n := range forwardingNames {
-		if equalName(n, name) {
+		if field.EqualName(n, name) {
 			return x.appendForwarded(make([]byte, 0, 64), n)
 		}
 	}

@@ -195,7 +195,7 @@ func (h *h2) switched(x *exchange, fields field.List) (side, error) {
 	h.aside()
 	x.status = http.StatusOK
 	_ = h.raw.SetReadDeadline(time.Time{}) // always nil: what comes now comes when it comes
-	h.write(appendBlock(h.block[:0], http.StatusOK, fields.Without(func(name string) bool { return equalName(name, "Sec-WebSocket-Accept") })), nil, false)
+	h.write(appendBlock(h.block[:0], http.StatusOK, fields.Without(func(name string) bool { return field.EqualName(name, "Sec-WebSocket-Accept") })), nil, false)
 	return &h2Side{Stream: h.raw}, h.err
 }
 
@@ -308,7 +308,7 @@ func (h *h2) stored(x *exchange, s *cache.Stored) {
 // prepareBlock makes the header block of a stored response once, for all who
 // ask for it.
 func prepareBlock(s *cache.Stored) []byte {
-	b := appendBlock(nil, s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
+	b := appendBlock(nil, s.Status, s.Fields.Without(func(name string) bool { return field.EqualName(name, "Age") }))
 	if s.Status != http.StatusNoContent && s.Status != http.StatusNotModified {
 		b = http2.AppendValue(append(b, lengthInBlock...), strconv.AppendInt(nil, int64(len(s.Body)), 10))
 	}

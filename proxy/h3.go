@@ -106,7 +106,7 @@ func (h *h3) refuse(err error) {
 	if err == http3.ErrTooLarge {
 		err = head.RefuseSize
 	}
-	var refusal *head.Refusal
+	var refusal *field.Refusal
 	if errors.As(err, &refusal) {
 		p.counters.malformedHead(refusal)
 		if refusal.Status == 0 {
@@ -229,7 +229,7 @@ func appendSection(b []byte, status int, fields field.List) []byte {
 // prepareSection makes the field section of a stored response once, for all who
 // ask for it.
 func prepareSection(s *cache.Stored) []byte {
-	b := appendSection(nil, s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
+	b := appendSection(nil, s.Status, s.Fields.Without(func(name string) bool { return field.EqualName(name, "Age") }))
 	if s.Status != http.StatusNoContent && s.Status != http.StatusNotModified {
 		b = http3.AppendField(b, "content-length", strconv.Itoa(len(s.Body)))
 	}
@@ -401,7 +401,7 @@ func (h *h3) appendTrailer(b []byte, x *exchange, body source) []byte {
 func (h *h3) switched(x *exchange, fields field.List) (side, error) {
 	x.status = http.StatusOK
 	h.message.Tunnel()
-	h.open(http.StatusOK, fields.Without(func(name string) bool { return equalName(name, "Sec-WebSocket-Accept") }))
+	h.open(http.StatusOK, fields.Without(func(name string) bool { return field.EqualName(name, "Sec-WebSocket-Accept") }))
 	h.write(append(http3.AppendHeaders(h.out3[:0], len(h.section)), h.section...), nil)
 	return &h3Side{h}, h.err
 }

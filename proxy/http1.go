@@ -236,7 +236,7 @@ func methodName(m []byte) string {
 
 // refused counts what is wrong with the content of a request.
 func (h *h1) refused(err error) {
-	if r, ok := err.(*http1.Refusal); ok {
+	if r, ok := err.(*field.Refusal); ok {
 		h.conn.door.proxy.counters.malformed(r)
 	}
 }
@@ -292,9 +292,9 @@ func appendFields(b []byte, fields field.List, add func(b []byte, name, value st
 	for _, f := range fields {
 		switch len(f.Name) {
 		case len("Date"):
-			dated = dated || equalName(f.Name, "Date")
+			dated = dated || field.EqualName(f.Name, "Date")
 		case len("Content-Length"):
-			if equalName(f.Name, "Content-Length") {
+			if field.EqualName(f.Name, "Content-Length") {
 				continue
 			}
 		}
@@ -399,7 +399,7 @@ func (h *h1) stored(x *exchange, s *cache.Stored) {
 
 // prepare builds the head of a stored response once, for all who ask for it.
 func prepare(s *cache.Stored) []byte {
-	b := appendHead(nil, s.Status, s.Fields.Without(func(name string) bool { return equalName(name, "Age") }))
+	b := appendHead(nil, s.Status, s.Fields.Without(func(name string) bool { return field.EqualName(name, "Age") }))
 	if s.Status != http.StatusNoContent && s.Status != http.StatusNotModified {
 		b = appendLength(b, int64(len(s.Body)))
 	}

@@ -52,6 +52,6 @@ func (x *exchange) inform(status int, fields field.List) {
 		return
 	}
 	x.out.inform(status, fields.Without(func(name string) bool {
-		return field.HopByHop([]byte(name)) || equalName(name, "Set-Cookie") || equalName(name, "Content-Length")
+		return field.HopByHop([]byte(name)) || field.EqualName(name, "Set-Cookie") || field.EqualName(name, "Content-Length")
 	}))
 }

@@ -11,7 +11,7 @@ import (
 // (RFC 9110 section 14.6). The fields are those of the whole.
 func (p *Proxy) answerParts(x *exchange, fields field.List, body content, set []span) {
 	src := newMultipart(body, set, fields.Get("Content-Type"))
-	fields = fields.Without(func(name string) bool { return equalName(name, "Content-Type") })
+	fields = fields.Without(func(name string) bool { return field.EqualName(name, "Content-Type") })
 	fields = append(fields, field.Field{Name: "Content-Type", Value: "multipart/byteranges; boundary=" + src.boundary})
 	x.out.stream(x, 206, fields, src.length(), src)
 }

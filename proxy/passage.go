@@ -73,6 +73,6 @@ func own(b []byte) string { return string(b) }
 // lined is a field section whose lines are counted: they can be read without a
 // closure, which All makes for the loop and for all that it touches.
 type lined interface {
-	Lines() int
+	Len() int
 	Line(i int) (name, value []byte)
 }

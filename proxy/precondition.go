@@ -16,9 +16,9 @@ func originConditions(fields field.List) (field.List, bool) {
 	kept := fields[:0]
 	part := true
 	for _, f := range fields {
-		match := equalName(f.Name, "If-Match")
+		match := field.EqualName(f.Name, "If-Match")
 		switch {
-		case match, equalName(f.Name, "If-None-Match"):
+		case match, field.EqualName(f.Name, "If-None-Match"):
 			if own, changed := cache.OriginTags([]byte(f.Value)); changed {
 				if len(own) == 0 && match {
 					return nil, false
@@ -28,7 +28,7 @@ func originConditions(fields field.List) (field.List, bool) {
 				}
 				f.Value = string(own)
 			}
-		case equalName(f.Name, "If-Range"):
+		case field.EqualName(f.Name, "If-Range"):
 			if _, changed := cache.OriginTags([]byte(f.Value)); changed {
 				part = false // the bytes that it is about are not the origin's
 				continue
@@ -37,7 +37,7 @@ func originConditions(fields field.List) (field.List, bool) {
 		kept = append(kept, f)
 	}
 	if !part {
-		kept = kept.Without(func(name string) bool { return equalName(name, "Range") })
+		kept = kept.Without(func(name string) bool { return field.EqualName(name, "Range") })
 	}
 	return kept, true
 }
@@ -51,7 +51,7 @@ func (x *exchange) clientTag(status int, fields field.List) field.List {
 		return fields
 	}
 	if tag := cache.ClientTag(asked, etag); tag != etag {
-		fields = fields.Without(func(name string) bool { return equalName(name, "ETag") })
+		fields = fields.Without(func(name string) bool { return field.EqualName(name, "ETag") })
 		fields = append(fields, field.Field{Name: "ETag", Value: tag})
 	}
 	return fields

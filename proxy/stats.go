@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"firstbell/cache"
+	"firstbell/proxy/field"
 	"firstbell/proxy/head"
 	"firstbell/proxy/http1"
 	"firstbell/proxy/http2"
@@ -66,14 +67,14 @@ type counters struct {
 	blocksAhead    atomic.Int64
 	blocksChanged  atomic.Int64
 	panics         atomic.Int64
-	refused        []atomic.Int64 // by the index of an http1.Refusal
+	refused        []atomic.Int64 // by the index of a Refusal of http1
 	handshakes     [greetingOutcomes]atomic.Int64
 	resumed        atomic.Int64
 	misdirected    atomic.Int64
 
 	contradictions contradictions
 
-	refusedHeads []atomic.Int64 // by the index of a head.Refusal
+	refusedHeads []atomic.Int64 // by the index of one of head
 	quicRefused  atomic.Int64
 	quicVersions atomic.Int64
 	quicRetries  atomic.Int64
@@ -117,7 +118,7 @@ func (c *counters) finished(x *exchange, took time.Duration) {
 
 // malformedHead counts what has no single meaning as a request of HTTP/2 or
 // HTTP/3.
-func (c *counters) malformedHead(r *head.Refusal) { c.refusedHeads[r.Index].Add(1) }
+func (c *counters) malformedHead(r *field.Refusal) { c.refusedHeads[r.Index].Add(1) }
 
 // http3Error counts a breach of HTTP/3.
 func (c *counters) http3Error(code http3.Code) {
@@ -127,7 +128,7 @@ func (c *counters) http3Error(code http3.Code) {
 }
 
 // malformed counts what has no single meaning as a request.
-func (c *counters) malformed(r *http1.Refusal) { c.refused[r.Index].Add(1) }
+func (c *counters) malformed(r *field.Refusal) { c.refused[r.Index].Add(1) }
 
 // Stats are counts since the proxy was made.
 type Stats struct {

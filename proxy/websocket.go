@@ -93,7 +93,7 @@ func (x *exchange) handshake() *origin.Request {
 	r.WebSocket, r.Body, r.TakesTrailers = true, nil, false
 	r.ContentLength = 0
 	if x.webSocket == byExtendedCONNECT {
-		r.Fields = r.Fields.Without(func(name string) bool { return equalName(name, "Sec-WebSocket-Key") })
+		r.Fields = r.Fields.Without(func(name string) bool { return field.EqualName(name, "Sec-WebSocket-Key") })
 		r.Fields = append(r.Fields, field.Field{Name: "Sec-WebSocket-Key", Value: websocket.NewKey()})
 	}
 	return r

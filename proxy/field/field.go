@@ -3,7 +3,6 @@ package field
 import (
 	"bytes"
 	"iter"
-	"strings"
 	"unsafe"
 )
 
@@ -41,7 +40,7 @@ func Copy(f Fields, keep func(name []byte) bool) List {
 // Get returns the value of the first field line with the name, or "".
 func (l List) Get(name string) string {
 	for i := range l {
-		if strings.EqualFold(l[i].Name, name) {
+		if EqualName(l[i].Name, name) {
 			return l[i].Value
 		}
 	}
@@ -51,7 +50,7 @@ func (l List) Get(name string) string {
 // Has reports whether a field line with the name is there.
 func (l List) Has(name string) bool {
 	for i := range l {
-		if strings.EqualFold(l[i].Name, name) {
+		if EqualName(l[i].Name, name) {
 			return true
 		}
 	}
@@ -62,7 +61,7 @@ func (l List) Has(name string) bool {
 // then.
 func (l List) Peek(name string) []byte {
 	for i := range l {
-		if strings.EqualFold(l[i].Name, name) {
+		if EqualName(l[i].Name, name) {
 			if l[i].Value == "" {
 				return []byte{}
 			}
@@ -93,11 +92,6 @@ func (l List) Without(drop func(name string) bool) List {
 		}
 	}
 	return kept
-}
-
-// EqualName compares two field names without regard to case.
-func EqualName(a []byte, b string) bool {
-	return len(a) == len(b) && strings.EqualFold(unsafe.String(unsafe.SliceData(a), len(a)), b)
 }
 
 // hopByHop are the fields that belong to one connection (RFC 9110 section

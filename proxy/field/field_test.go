@@ -38,3 +38,47 @@ func TestCopyOwnsItsBytes(t *testing.T) {
 		t.Errorf("looking for a field allocates %v times, want 0", n)
 	}
 }
+
+func TestLinesAreFoundInWhateverCase(t *testing.T) {
+	var l Lines
+	for range 2 { // as of the next request, too
+		l.Reset()
+		for _, f := range [][2]string{{"Accept", "a"}, {"accept-Encoding", "gzip"}, {"ACCEPT", "b"}, {"x", ""}} {
+			l.Add([]byte(f[0]), []byte(f[1]))
+		}
+		if got := l.Peek("accept"); string(got) != "a" {
+			t.Errorf("accept: got %q, want a", got)
+		}
+		if got := l.PeekAll("Accept"); len(got) != 2 || string(got[1]) != "b" {
+			t.Errorf("every Accept: got %q, want a and b", got)
+		}
+		for _, name := range []string{"X", "y", "Accept-Encodin", "@ccept"} {
+			if got := l.Peek(name); got != nil {
+				t.Errorf("%s: got %q, want nothing", name, got)
+			}
+		}
+		if got := len(l.PeekAll("cookie")); got != 0 {
+			t.Errorf("cookie: got %d lines, want none", got)
+		}
+		if name, value := l.Line(l.Len() - 3); string(name) != "accept-Encoding" || string(value) != "gzip" {
+			t.Errorf("the second line: got %q: %q", name, value)
+		}
+	}
+}
+
+func TestNamesAreEqualOnlyInTheCaseOfLetters(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"Host", "hOST", true}, {"Host", "Hosts", false}, {"", "", true}, {"a-b", "A-B", true},
+		{"a_b", "a\x7fb", false}, {"@", "`", false}, {"[", "{", false}, {"k", "\u212a", false},
+	} {
+		if got := EqualName(c.a, c.b); got != c.want {
+			t.Errorf("%q and %q: got %v, want %v", c.a, c.b, got, c.want)
+		}
+		if got := EqualName([]byte(c.a), c.b); got != c.want {
+			t.Errorf("%q, as bytes, and %q: got %v, want %v", c.a, c.b, got, c.want)
+		}
+	}
+}

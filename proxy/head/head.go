@@ -2,7 +2,8 @@ package head
 
 import (
 	"bytes"
-	"iter"
+
+	"firstbell/proxy/field"
 )
 
 const (
@@ -35,20 +36,16 @@ type Head struct {
 	found  uint8 // which of pseudo are there: bits
 	bytes  int   // of names and values
 
-	cookie    []byte // the lines of Cookie, joined (RFC 9114 section 4.2.1)
-	cookieAt  int    // its place among spans, one further; 0: none
-	trailers  bool
-	lines     []line // set by End
-	seen      uint64 // which marks the names have
-	all       [][]byte
-	hosts     int
-	hostValue []byte
+	cookie      []byte // the lines of Cookie, joined (RFC 9114 section 4.2.1)
+	cookieAt    int    // its place among spans, one further; 0: none
+	trailers    bool
+	field.Lines // set by End: names in lower case as sent, the cookies as one
+	hosts       int
+	hostValue   []byte
 }
 
 // A span is where a name and its value are: buf[name:value] and buf[value:end].
 type span struct{ name, value, end int }
-
-type line struct{ name, value []byte }
 
 const (
 	pseudoMethod = iota
@@ -61,7 +58,8 @@ const (
 
 // Reset makes the Head ready for the field section of another request.
 func (h *Head) Reset() {
-	*h = Head{Extended: h.Extended, buf: h.buf[:0], spans: h.spans[:0], cookie: h.cookie[:0], lines: h.lines[:0], all: h.all[:0]}
+	*h = Head{Extended: h.Extended, buf: h.buf[:0], spans: h.spans[:0], cookie: h.cookie[:0], Lines: h.Lines}
+	h.Lines.Reset()
 }
 
 // ResetTrailers makes the Head ready for a trailer section: no pseudo-field is
@@ -71,7 +69,7 @@ func (h *Head) ResetTrailers() {
 	h.trailers = true
 }
 
-// Add adds a line. The error is a *Refusal; the Head is of no use then, but for
+// Add adds a line. The error is a *field.Refusal; the Head is of no use then, but for
 // Reset. Nothing of name and value is kept.
 func (h *Head) Add(name, value string) error {
 	if h.bytes += len(name) + len(value); h.bytes > BytesMax {
@@ -152,15 +150,14 @@ func (h *Head) addPseudo(name, value string) error {
 
 func (h *Head) has(which int) bool { return h.found&(1<<which) != 0 }
 
-// End draws from the lines what they say together. The error is a *Refusal.
+// End draws from the lines what they say together. The error is a *field.Refusal.
 func (h *Head) End() error {
 	for i, s := range h.spans {
-		l := line{h.buf[s.name:s.value:s.value], h.buf[s.value:s.end:s.end]}
+		name, value := h.buf[s.name:s.value:s.value], h.buf[s.value:s.end:s.end]
 		if i+1 == h.cookieAt {
-			l.value = h.cookie
+			value = h.cookie
 		}
-		h.lines = append(h.lines, l)
-		h.seen |= mark(l.name)
+		h.Lines.Add(name, value)
 	}
 	h.Length = -1
 	if h.trailers {
@@ -181,19 +178,20 @@ func (h *Head) End() error {
 // meaning reads the fields that say something about the message itself.
 func (h *Head) meaning() error {
 	lengths := 0
-	for _, l := range h.lines {
-		switch string(l.name) {
+	for i := range h.Len() {
+		name, value := h.Line(i)
+		switch string(name) {
 		case "host":
 			h.hosts++
-			h.hostValue = l.value
+			h.hostValue = value
 		case "content-length":
 			lengths++
 			var ok bool
-			if h.Length, ok = parseLength(l.value); !ok || lengths > 1 {
+			if h.Length, ok = field.ParseLength(value); !ok || lengths > 1 {
 				return refuseLength
 			}
 		case "expect":
-			if !bytes.EqualFold(l.value, []byte("100-continue")) {
+			if !bytes.EqualFold(value, []byte("100-continue")) {
 				return refuseExpect
 			}
 			h.Continue = true
@@ -209,7 +207,7 @@ func (h *Head) request() error {
 	if !h.has(pseudoMethod) {
 		return refusePseudoMissing
 	}
-	if len(h.Method) > 32 || !isToken(h.Method) {
+	if len(h.Method) > 32 || !field.IsToken(h.Method) {
 		return refuseMethod
 	}
 	if string(h.Method) == "CONNECT" && h.Protocol == nil {
@@ -247,71 +245,4 @@ func (h *Head) host() error {
 		return refuseAuthority
 	}
 	return nil
-}
-
-// parseLength reads digits, at most 18 of them: an exabyte.
-func parseLength(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
-}
-
-// Peek returns the value of the first field with the name, nil when there is
-// none or it is empty. Pseudo-fields are no fields.
-func (h *Head) Peek(name string) []byte {
-	if h.seen&markOf(name) == 0 {
-		return nil
-	}
-	for i := range h.lines {
-		if l := &h.lines[i]; equalFold(l.name, name) {
-			if len(l.value) == 0 {
-				return nil
-			}
-			return l.value
-		}
-	}
-	return nil
-}
-
-// PeekAll returns the value of every line with the name, valid until the next
-// call.
-func (h *Head) PeekAll(name string) [][]byte {
-	h.all = h.all[:0]
-	if h.seen&markOf(name) == 0 {
-		return h.all
-	}
-	for i := range h.lines {
-		if l := &h.lines[i]; equalFold(l.name, name) {
-			h.all = append(h.all, l.value)
-		}
-	}
-	return h.all
-}
-
-// All yields every field in order, in lower case as sent, the cookies as one.
-func (h *Head) All() iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		for _, l := range h.lines {
-			if !yield(l.name, l.value) {
-				return
-			}
-		}
-	}
-}
-
-// mark is a bit for a field's name, so that asking for one that is not there
-// costs nearly nothing: most of what a proxy asks for is not there.
-func mark(name []byte) uint64 {
-	return 1 << ((uint(len(name))*7 + uint(name[0]|0x20) + uint(name[len(name)-1]|0x20)*3) & 63)
-}
-
-func markOf(name string) uint64 {
-	return 1 << ((uint(len(name))*7 + uint(name[0]|0x20) + uint(name[len(name)-1]|0x20)*3) & 63)
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"firstbell/proxy/field"
 )
 
 type pair struct{ Name, Value string }
@@ -35,7 +37,7 @@ func TestEachMalformedHeadHasItsReason(t *testing.T) {
 	}
 	for what, c := range map[string]struct {
 		lines []pair
-		want  *Refusal
+		want  *field.Refusal
 	}{
 		"no :method":               {without(good(), ":method"), refusePseudoMissing},
 		"no :scheme":               {without(good(), ":scheme"), refusePseudoMissing},
@@ -78,7 +80,7 @@ func TestEachMalformedHeadHasItsReason(t *testing.T) {
 		"too large":                {good(pair{Name: "a", Value: strings.Repeat("b", BytesMax)}), RefuseSize},
 	} {
 		var h Head
-		var got *Refusal
+		var got *field.Refusal
 		if err := read(&h, c.lines); !errors.As(err, &got) || got != c.want {
 			t.Errorf("%s: got %v, want %v", what, err, c.want)
 		}
@@ -172,13 +174,13 @@ func FuzzHead(f *testing.F) {
 				t.Errorf("a request without method or authority was taken: %q", text)
 			}
 			for name, value := range h.All() {
-				if !isToken(name) || strings.ContainsAny(string(value), "\r\n\x00") {
+				if !field.IsToken(name) || strings.ContainsAny(string(value), "\r\n\x00") {
 					t.Errorf("field %q: %q was taken", name, value)
 				}
 			}
 		}
-		if err := read(&h, good()); err != nil || len(h.lines) != 0 {
-			t.Errorf("the next request: %v, %d fields, want it unharmed", err, len(h.lines))
+		if err := read(&h, good()); err != nil || h.Len() != 0 {
+			t.Errorf("the next request: %v, %d fields, want it unharmed", err, h.Len())
 		}
 	})
 }

@@ -3,6 +3,8 @@ package http1
 import (
 	"bytes"
 	"iter"
+
+	"firstbell/proxy/field"
 )
 
 const (
@@ -41,7 +43,7 @@ func (k *Chunks) Done() bool { return k.state == ended }
 // returns a part of b that is content, which may be empty, and how many bytes
 // of b are used up, that content among them. When nothing is used up and Done
 // is false, more bytes are needed: b holds an unfinished line. The error is a
-// *Refusal. Trailer fields are checked and kept for Trailer.
+// *field.Refusal. Trailer fields are checked and kept for Trailer.
 func (k *Chunks) Next(b []byte) (content []byte, used int, err error) {
 	for {
 		switch k.state {
@@ -112,7 +114,7 @@ func (k *Chunks) line(b []byte) error {
 // frames reports the fields that no trailer section has in good faith: who
 // takes them from there reads another message than we do.
 func frames(name []byte) bool {
-	return equalFold(name, "Content-Length") || equalFold(name, "Transfer-Encoding") || equalFold(name, "Host")
+	return field.EqualName(name, "Content-Length") || field.EqualName(name, "Transfer-Encoding") || field.EqualName(name, "Host")
 }
 
 // Trailer yields the fields of the trailer section, in order and as sent, once

@@ -8,6 +8,8 @@ import (
 	"net/http/httputil"
 	"strings"
 	"testing"
+
+	"firstbell/proxy/field"
 )
 
 // decode feeds text in pieces of n bytes and returns the content, and what was
@@ -54,7 +56,7 @@ func TestMalformedChunksAreRefused(t *testing.T) {
 		"0\r\nBad Name: 1\r\n\r\n", "0\r\nA: b\r\n folded\r\n\r\n", "0\r\nA: b\n\r\n", "0\r\n\n", "0\r\n" + strings.Repeat("A: "+long+"\r\n", 40) + "\r\n", "0\r\nA: " + strings.Repeat("b", trailerMax),
 	} {
 		for _, n := range []int{1, 7, len(text)} {
-			var r *Refusal
+			var r *field.Refusal
 			if content, _, err := decode(text, n); !errors.As(err, &r) {
 				t.Errorf("%.60q in pieces of %d: got %q, %v; want a refusal", text, n, content, err)
 			}

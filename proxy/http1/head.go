@@ -2,7 +2,8 @@ package http1
 
 import (
 	"bytes"
-	"iter"
+
+	"firstbell/proxy/field"
 )
 
 // FieldsMax bounds the field lines of a request. Browsers send 10 to 25.
@@ -24,12 +25,8 @@ type Head struct {
 	// Continue says that the client waits for 100 before it sends content.
 	Continue bool
 
-	lines []line
-	seen  uint64 // which marks the names have
-	all   [][]byte
+	field.Lines
 }
-
-type line struct{ name, value []byte }
 
 // End returns the length of the head that b begins with, the empty line
 // included, or 0 when it has not ended yet; the first seen bytes of b are known
@@ -53,10 +50,11 @@ func End(b []byte, seen int) (int, error) {
 }
 
 // Parse reads the head that b is, its empty line included. The error is a
-// *Refusal; the Head is of no use then. Nothing is copied or allocated but for
+// *field.Refusal; the Head is of no use then. Nothing is copied or allocated but for
 // a Head's first requests.
 func (h *Head) Parse(b []byte) error {
-	*h = Head{lines: h.lines[:0], all: h.all[:0]}
+	*h = Head{Lines: h.Lines}
+	h.Reset()
 	end := bytes.IndexByte(b, '\n')
 	if end < 1 {
 		return refuseStartLine
@@ -69,15 +67,14 @@ func (h *Head) Parse(b []byte) error {
 		if end < 1 || b[end-1] != '\r' {
 			return refuseLineEnd
 		}
-		if len(h.lines) == FieldsMax {
+		if h.Len() == FieldsMax {
 			return refuseFields
 		}
 		name, value, err := parseLine(b[:end-1])
 		if err != nil {
 			return err
 		}
-		h.lines = append(h.lines, line{name, value})
-		h.seen |= mark(name)
+		h.Add(name, value)
 		b = b[end+1:]
 	}
 	return h.frame()
@@ -92,7 +89,7 @@ func (h *Head) startLine(b []byte) error {
 		return refuseStartLine
 	}
 	h.Method, h.Target = b[:method], b[method+1:version]
-	if len(h.Method) > 32 || !isToken(h.Method) {
+	if len(h.Method) > 32 || !field.IsToken(h.Method) {
 		return refuseMethod
 	}
 	for _, c := range h.Target {
@@ -118,10 +115,10 @@ func parseLine(b []byte) (name, value []byte, err error) {
 	switch {
 	case len(b) > 0 && (b[0] == ' ' || b[0] == '\t'):
 		return nil, nil, refuseFold
-	case colon < 1 || !isToken(b[:colon]):
+	case colon < 1 || !field.IsToken(b[:colon]):
 		return nil, nil, refuseName
 	}
-	name, value = b[:colon], trimBlank(b[colon+1:])
+	name, value = b[:colon], field.TrimBlank(b[colon+1:])
 	for _, c := range value {
 		if !valueChar[c] {
 			return nil, nil, refuseValue
@@ -135,36 +132,37 @@ func parseLine(b []byte) (name, value []byte, err error) {
 func (h *Head) frame() error {
 	var lengths, codings, hosts int
 	keep := false
-	for _, l := range h.lines {
-		switch len(l.name) {
+	for i := range h.Len() {
+		name, value := h.Line(i)
+		switch len(name) {
 		case len("Host"):
-			if equalFold(l.name, "Host") {
+			if field.EqualName(name, "Host") {
 				hosts++
-				h.Host = l.value
+				h.Host = value
 			}
 		case len("Content-Length"):
-			if equalFold(l.name, "Content-Length") {
+			if field.EqualName(name, "Content-Length") {
 				lengths++
 				var ok bool
-				if h.Length, ok = parseLength(l.value); !ok {
+				if h.Length, ok = field.ParseLength(value); !ok {
 					return refuseLength
 				}
 			}
 		case len("Transfer-Encoding"):
-			if equalFold(l.name, "Transfer-Encoding") {
+			if field.EqualName(name, "Transfer-Encoding") {
 				codings++
-				if !equalFold(l.value, "chunked") {
+				if !field.EqualName(value, "chunked") {
 					return refuseCoding
 				}
 			}
 		case len("Connection"):
-			if equalFold(l.name, "Connection") {
-				h.Last = h.Last || hasOption(l.value, "close")
-				keep = keep || hasOption(l.value, "keep-alive")
+			if field.EqualName(name, "Connection") {
+				h.Last = h.Last || hasOption(value, "close")
+				keep = keep || hasOption(value, "keep-alive")
 			}
 		case len("Expect"):
-			if equalFold(l.name, "Expect") {
-				if !equalFold(l.value, "100-continue") {
+			if field.EqualName(name, "Expect") {
+				if !field.EqualName(value, "100-continue") {
 					return refuseExpect
 				}
 				h.Continue = true
@@ -191,86 +189,12 @@ func (h *Head) frame() error {
 // hasOption reports whether a list of connection options has one.
 func hasOption(list []byte, option string) bool {
 	if len(list) == len(option) {
-		return equalFold(list, option)
+		return field.EqualName(list, option)
 	}
 	for member := range bytes.SplitSeq(list, []byte{','}) {
-		if equalFold(trimBlank(member), option) {
+		if field.EqualName(field.TrimBlank(member), option) {
 			return true
 		}
 	}
 	return false
 }
-
-// parseLength reads digits, at most 18 of them: an exabyte.
-func parseLength(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	for _, c := range b {
-		if !isDigit(c) {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
-}
-
-// Peek returns the value of the first field line with the name, nil when there
-// is none or it is empty.
-func (h *Head) Peek(name string) []byte {
-	if h.seen&markOf(name) == 0 {
-		return nil
-	}
-	for i := range h.lines {
-		if l := &h.lines[i]; len(l.name) == len(name) && equalFold(l.name, name) {
-			if len(l.value) == 0 {
-				return nil
-			}
-			return l.value
-		}
-	}
-	return nil
-}
-
-// PeekAll returns the value of every line with the name, valid until the next
-// call.
-func (h *Head) PeekAll(name string) [][]byte {
-	h.all = h.all[:0]
-	if h.seen&markOf(name) == 0 {
-		return h.all
-	}
-	for i := range h.lines {
-		if l := &h.lines[i]; len(l.name) == len(name) && equalFold(l.name, name) {
-			h.all = append(h.all, l.value)
-		}
-	}
-	return h.all
-}
-
-// All yields every field line in order, as sent.
-func (h *Head) All() iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		for _, l := range h.lines {
-			if !yield(l.name, l.value) {
-				return
-			}
-		}
-	}
-}
-
-// mark is a bit for a field's name, so that asking for one that is not there
-// costs nearly nothing: most of what a proxy asks for is not there.
-func mark(name []byte) uint64 {
-	return 1 << ((uint(len(name))*7 + uint(name[0]|0x20) + uint(name[len(name)-1]|0x20)*3) & 63)
-}
-
-func markOf(name string) uint64 {
-	return 1 << ((uint(len(name))*7 + uint(name[0]|0x20) + uint(name[len(name)-1]|0x20)*3) & 63)
-}
-
-// Lines is how many field lines there are, and Line one of them: All without a
-// closure.
-func (h *Head) Lines() int { return len(h.lines) }
-
-// Line returns line i of 0 to Lines()-1.
-func (h *Head) Line(i int) (name, value []byte) { return h.lines[i].name, h.lines[i].value }

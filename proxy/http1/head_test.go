@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"firstbell/proxy/field"
 )
 
 // parse reads a head as a connection does.
@@ -80,7 +82,7 @@ func TestWhatHasTwoMeaningsIsRefused(t *testing.T) {
 		{"GET / HTTP/1.1\r\n" + host + strings.Repeat("A: b\r\n", FieldsMax), "fields"},
 	} {
 		_, err := parse(c.head + "\r\n")
-		var r *Refusal
+		var r *field.Refusal
 		if !errors.As(err, &r) || r.Reason != c.reason {
 			t.Errorf("%.90q: got %v, want a refusal for its %s", c.head, err, c.reason)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/head"
 )
 
@@ -86,7 +87,7 @@ type block struct {
 	to     *Stream   // whose head or trailer section it is; nil: nobody's
 	tail   bool      // it is a trailer section
 	why    *Refusal  // to's stream ends with this
-	bad    error     // what is wrong with the fields: a *head.Refusal
+	bad    error     // what is wrong with the fields: a *field.Refusal
 }
 
 // emit is what the decoder calls for each field.
@@ -249,13 +250,13 @@ func (c *Conn) takeHead(b *block) error {
 
 // checkHead completes a head. It returns why the stream ends, or why the request
 // is to be answered without being served.
-func (c *Conn) checkHead(b *block) (why *Refusal, refused *head.Refusal) {
+func (c *Conn) checkHead(b *block) (why *Refusal, refused *field.Refusal) {
 	h := &b.to.Head
 	bad := b.bad
 	if bad == nil {
 		bad = h.End()
 	}
-	if r, is := bad.(*head.Refusal); is {
+	if r, is := bad.(*field.Refusal); is {
 		if r.Status == 0 {
 			c.srv.config.Malformed(r)
 			return refuseMalformed, nil

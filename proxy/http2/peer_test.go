@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
+	"firstbell/proxy/field"
 
-	"firstbell/proxy/head"
+	"golang.org/x/net/http2/hpack"
 )
 
 // peer is a client that writes whatever bytes a test wants, and a connection
@@ -39,7 +39,7 @@ type peer struct {
 func testConfig(p *peer) Config {
 	return Config{
 		Handler:    p.handle,
-		Malformed:  func(r *head.Refusal) { p.bad = append(p.bad, r.Reason) },
+		Malformed:  func(r *field.Refusal) { p.bad = append(p.bad, r.Reason) },
 		StreamsMax: 8,
 		Times: func() Times {
 			return Times{Idle: 75 * time.Second, Head: 10 * time.Second, Grace: 30 * time.Second, MinRate: 256, Write: 15 * time.Second}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/head"
 )
 
@@ -16,7 +17,7 @@ type Config struct {
 	// come before it waits for anything.
 	Handler func(*Stream)
 	// Malformed is told of each head that is malformed. Its stream ends.
-	Malformed func(*head.Refusal)
+	Malformed func(*field.Refusal)
 
 	StreamsMax int // open at once on a connection
 	// Times are asked for when a connection is made.

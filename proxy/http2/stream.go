@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/head"
 )
 
@@ -17,7 +18,7 @@ type Stream struct {
 	Head head.Head
 	// Refused says why the request, which is not malformed, is not served: it is
 	// to be answered so. The head may lack parts then.
-	Refused *head.Refusal
+	Refused *field.Refusal
 
 	conn *Conn
 	id   uint32

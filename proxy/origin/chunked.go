@@ -129,7 +129,7 @@ func parseChunkLine(line []byte) (int64, error) {
 		}
 		size = size<<4 | int64(d)
 	}
-	rest := trimBlank(s[digits:])
+	rest := field.TrimBlank(s[digits:])
 	if digits == 0 || digits > 16 || rest != "" && rest[0] != ';' {
 		return 0, malformed("chunk line %q has no size", clip(s))
 	}

@@ -137,7 +137,7 @@ func parseField(line string) (name, value string, err error) {
 	if !validName(name) {
 		return "", "", malformed("field line %q has an invalid name", clip(line))
 	}
-	value = trimBlank(value)
+	value = field.TrimBlank(value)
 	if !validValue(value) {
 		return "", "", malformed("field %s holds a control character", clip(name))
 	}
@@ -202,7 +202,7 @@ func (f *framing) take(name, value string) (bool, error) {
 // announce keeps the names of trailer fields that may come.
 func (f *framing) announce(names string) {
 	for name := range strings.SplitSeq(names, ",") {
-		name = trimBlank(name)
+		name = field.TrimBlank(name)
 		if !validName(name) || forbiddenInTrailer(name) {
 			continue
 		}
@@ -217,7 +217,7 @@ func (f *framing) announce(names string) {
 // (RFC 9110 section 8.6).
 func (f *framing) takeLength(value string) error {
 	for member := range strings.SplitSeq(value, ",") {
-		n, ok := parseLength(trimBlank(member))
+		n, ok := field.ParseLength(field.TrimBlank(member))
 		if !ok {
 			return malformed("Content-Length %q is not a length", clip(value))
 		}
@@ -256,7 +256,7 @@ func (h *head) apply(f *framing, minor int) error {
 func (h *head) applyOptions(options string) {
 	named := false
 	for option := range strings.SplitSeq(options, ",") {
-		option = trimBlank(option)
+		option = field.TrimBlank(option)
 		if strings.EqualFold(option, "close") {
 			h.last = true
 		} else if option != "" && !strings.EqualFold(option, "keep-alive") {
@@ -286,7 +286,7 @@ func optionNames(options, name string) bool {
 		}
 	}
 	for option := range strings.SplitSeq(options, ",") {
-		if strings.EqualFold(trimBlank(option), name) {
+		if strings.EqualFold(field.TrimBlank(option), name) {
 			return true
 		}
 	}
@@ -297,11 +297,11 @@ func optionNames(options, name string) bool {
 // after which the server closes. One second is taken off for the way there.
 func keepAliveTimeout(value string) time.Duration {
 	for param := range strings.SplitSeq(value, ",") {
-		name, number, _ := strings.Cut(trimBlank(param), "=")
+		name, number, _ := strings.Cut(field.TrimBlank(param), "=")
 		if !strings.EqualFold(name, "timeout") {
 			continue
 		}
-		if n, ok := parseLength(number); ok && n < 1<<20 {
+		if n, ok := field.ParseLength(number); ok && n < 1<<20 {
 			return max(time.Duration(n)*time.Second-time.Second, time.Millisecond)
 		}
 	}

@@ -62,33 +62,10 @@ func forbiddenInTrailer(name string) bool {
 		strings.HasPrefix(strings.ToLower(name), "access-control-")
 }
 
-// parseLength reads a decimal number of at most 18 digits, so that it fits.
-func parseLength(s string) (int64, bool) {
-	if s == "" || len(s) > 18 {
-		return 0, false
-	}
-	var n int64
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(s[i]-'0')
-	}
-	return n, true
-}
-
 // cutLine returns the first line of s, without its CRLF or LF, and the rest.
 func cutLine(s string) (line, rest string) {
 	line, rest, _ = strings.Cut(s, "\n")
 	return strings.TrimSuffix(line, "\r"), rest
-}
-
-// trimBlank removes optional white space at both ends (RFC 9110 section 5.6.3).
-func trimBlank(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	return trimBlankEnd(s)
 }
 
 func trimBlankEnd(s string) string {

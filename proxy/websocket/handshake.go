@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"iter"
 	"strings"
+
+	"firstbell/proxy/field"
 )
 
 // Version is the only one there is (RFC 6455 section 4.1).
@@ -67,7 +69,7 @@ func CheckRequest(f Fields) error {
 	}
 	seen := map[string]bool{}
 	for p := range members(values(f, "Sec-WebSocket-Protocol")) {
-		if !isToken(p) || seen[p] || len(seen) == protocolsMax {
+		if !field.IsToken(p) || seen[p] || len(seen) == protocolsMax {
 			return RefuseProtocols
 		}
 		seen[p] = true
@@ -203,13 +205,3 @@ func hasMember(list []byte, member string) bool {
 }
 
 func equal(b []byte, s string) bool { return len(b) == len(s) && strings.EqualFold(string(b), s) }
-
-// isToken is RFC 9110 section 5.6.2.
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
-}

@@ -10,6 +10,7 @@ import (
 
 	"firstbell/attendance/store"
 	"firstbell/proxy"
+	"firstbell/proxy/field"
 )
 
 func (v *validator) attendance() {
@@ -240,7 +241,7 @@ func checkInField(text string) (kind, what, fix string) {
 			return kind, "form: names no field", eg
 		}
 	case found && kind == "header":
-		if !isToken(rest) {
+		if !field.IsToken(rest) {
 			return kind, fmt.Sprintf("%q is not a field name", rest), eg
 		}
 		switch strings.ToLower(rest) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"firstbell/proxy/field"
 	"firstbell/proxy/identity"
 )
 
@@ -285,7 +286,7 @@ func (v *validator) signedCookie(path string, c *SignedCookie) {
 	if c.Name == "" {
 		c.Name = "firstbell_session"
 	}
-	if !isToken(c.Name) {
+	if !field.IsToken(c.Name) {
 		v.wrong(path+".name", "write firstbell_session", "%q is not a cookie's name", c.Name)
 	}
 	switch {
@@ -324,7 +325,7 @@ func (v *validator) forwardAuth(path string, f *ForwardAuth) {
 	}
 	f.Student = or(f.Student, identity.DefaultStudentField)
 	for _, name := range []struct{ key, value string }{{"student", f.Student}, {"school", f.School}, {"class", f.Class}} {
-		if name.value != "" && !isToken(name.value) {
+		if name.value != "" && !field.IsToken(name.value) {
 			v.wrong(path+"."+name.key, "write the name of a field of the answer, such as X-Student", "%q is not a field name", name.value)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"firstbell/proxy/field"
+
 	"golang.org/x/net/idna"
 )
 
@@ -125,7 +127,7 @@ func (v *validator) methods(path string, r *Route) {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		upper := strings.ToUpper(m)
 		switch {
-		case !isToken(m):
+		case !field.IsToken(m):
 			v.wrong(at, "write methods: [GET, HEAD]", "%q is not a method", m)
 		case m != upper:
 			v.wrong(at, "write "+upper, "methods are in capitals, %q is not", m)
@@ -135,16 +137,6 @@ func (v *validator) methods(path string, r *Route) {
 			v.wrong(at, "remove one", "%s is there twice", m)
 		}
 	}
-}
-
-// isToken is RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 func (v *validator) path(path string, r *Route) {

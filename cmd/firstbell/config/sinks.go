@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"firstbell/attendance/sink"
+	"firstbell/proxy/field"
 )
 
 // Sink is one place elsewhere that hears of every check-in, or of what routes
@@ -237,7 +238,7 @@ func (v *validator) endpoint(path string, e *Endpoint) *url.URL {
 	}
 	if v.given(path + ".token_header") {
 		switch {
-		case !isToken(e.TokenHeader):
+		case !field.IsToken(e.TokenHeader):
 			v.wrong(path+".token_header", "write a field name, such as X-Api-Key", "%q is not a field name", e.TokenHeader)
 		case e.TokenFile == "" && e.TokenEnv == "":
 			v.wrong(path+".token_header", "add token_file or token_env", "there is no token to send in it")
@@ -285,7 +286,7 @@ func (v *validator) replaySink(path string, s *Sink) {
 	}
 	for name := range r.Headers {
 		switch {
-		case !isToken(name):
+		case !field.IsToken(name):
 			v.wrong(join(path+".headers", name), "write a field name, such as X-School", "%q is not a field name", name)
 		case slices.Contains([]string{"authorization", "cookie", "proxy-authorization"}, strings.ToLower(name)):
 			v.wrong(join(path+".headers", name), "put the service's credential into a file and name it by token_file or basic_file", "a credential does not belong into this file")
