@@ -90,28 +90,42 @@ func (c *Cache) FindIncomplete(r *Request, p *Policy, now time.Time) (i *Incompl
 	return i, how
 }
 
-// incomplete reads the head of a key's blocks, or returns nil.
+// incomplete reads the head of a key's blocks, or returns nil. That another has
+// taken the place of the one found, since, is no reason to miss that.
 func (t *tier) incomplete(key []byte) *Incomplete {
 	change, head := t.c.memory.changes(key), headKey(key)
-	refs := t.store.Find(head)
-	if len(refs) == 0 {
-		return nil
+	for last := uint64(0); ; {
+		refs := t.store.Find(head)
+		if len(refs) == 0 || refs[0].Seq == last {
+			return nil
+		}
+		last = refs[0].Seq
+		if i, there := t.openHead(key, head, refs[0]); there {
+			if i != nil {
+				i.change, i.c = change, t.c
+			}
+			return i
+		}
 	}
+}
+
+// openHead reads a head's record, and reports whether it is there. One that
+// does not do is taken out.
+func (t *tier) openHead(key, head []byte, ref disk.Ref) (i *Incomplete, there bool) {
 	t.reads <- struct{}{}
 	defer func() { <-t.reads }()
-	r, err := t.store.Open(head, refs[0])
+	r, err := t.store.Open(head, ref)
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer r.Release()
-	i, err := readIncomplete(key, r)
+	i, err = readIncomplete(key, r)
 	if err != nil || t.c.purged(i.Stored) {
-		t.store.RemoveOne(head, refs[0].Seq)
-		return nil
+		t.store.RemoveOne(head, ref.Seq)
+		return nil, true
 	}
-	i.change, i.c = change, t.c
-	i.onDisk.Store(refs[0].Seq)
-	return i
+	i.onDisk.Store(ref.Seq)
+	return i, true
 }
 
 var errIncomplete = errors.New("the head of blocks cannot be read")
