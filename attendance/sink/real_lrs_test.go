@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"firstbell/attendance"
+	"firstbell/bench/ports"
 )
 
 // realLRS is the statement service of Learning Locker, an LRS that is in use,
@@ -43,12 +44,10 @@ func startRealLRS(t *testing.T) *realLRS {
 	if err != nil {
 		t.Fatalf("FIRSTBELL_LRS is set, and there is no node: %v", err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	ln.Close()
 	_, port, _ := net.SplitHostPort(addr)
 	cmd := exec.Command(node, filepath.Join(dir, "node_modules", realLRSPackage, "dist", "server.js"))
 	cmd.Dir = t.TempDir() // it keeps files beside itself

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"firstbell/bench/ports"
 )
 
 // postgres starts a PostgreSQL with its own settings, syncs included, on the
@@ -46,7 +48,7 @@ func (a *arena) postgres(ctx context.Context) (s *server, url string, err error)
 	if out, err := init.CombinedOutput(); err != nil {
 		return nil, "", fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	addr, err := freeAddr()
+	addr, err := ports.FreeAddress()
 	if err != nil {
 		return nil, "", err
 	}

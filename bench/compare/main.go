@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"firstbell/bench/ports"
 )
 
 // options are what the command line says.
@@ -280,14 +282,14 @@ func newSite(dir, origin string, tls bool) (*site, error) {
 	s.Files = int(min(files.Max, 1<<20))
 	s.Connections = min(20_000, s.Files*2/5-100)
 	var err error
-	if s.Listen, err = freeAddr(); err != nil {
+	if s.Listen, err = ports.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if s.Ops, err = freeAddr(); err != nil {
+	if s.Ops, err = ports.FreeAddress(); err != nil {
 		return nil, err
 	}
 	if tls {
-		if s.TLS, err = freeAddr(); err != nil {
+		if s.TLS, err = ports.FreeAddress(); err != nil {
 			return nil, err
 		}
 	}

@@ -377,16 +377,6 @@ func (s *server) usage() (usage, error) {
 // memory is what the server's processes have of the machine's memory.
 func (s *server) memory() int64 { return memory(family(s.cmd.Process.Pid)) }
 
-// freeAddr is an address that nobody listens on just now.
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
-}
-
 // certify writes a certificate for the host, its key, and both in one file.
 func certify(dir string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"firstbell/bench/ports"
 )
 
 // judged plays cases (none named: all) against a reference proxy, in fake time,
@@ -191,12 +192,10 @@ func TestFlagsThatMeanNothingAreRefused(t *testing.T) {
 
 // TestLeaksAreLookedForAndTold asks an origin that lies, with no proxy between.
 func TestLeaksAreLookedForAndTold(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := ports.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := ln.Addr().String()
-	ln.Close()
 	var out, told bytes.Buffer
 	args := []string{"-leaks", "-requests", "1500", "-seed", "7", "-json", "-name", "nobody", "-target", "http://" + address, "-origin", address}
 	if err := run(t.Context(), args, &out, &told); !errors.Is(err, errMissed) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"firstbell/bench/ports"
 	"firstbell/bench/raw/corpus"
 )
 
@@ -163,7 +164,7 @@ func (o *options) playPeer(ctx context.Context, p *peer, program, dir string, ca
 		return nil, err
 	}
 	defer func() { _ = origin.Close() }() // Play has closed it, unless it was not come to
-	listen, err := freeAddress()
+	listen, err := ports.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -216,15 +217,6 @@ func (p *peer) versionText(program string) string {
 		}
 	}
 	return ""
-}
-
-// freeAddress is one on loopback that nobody listens at.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
 }
 
 // waitFor returns once somebody listens at the address, within ten seconds.

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"firstbell/bench/ports"
 )
 
 // lms is the origin.
@@ -99,12 +101,11 @@ routes:
 
 // freeAddress is one that nobody listens on at this moment; "" when there is none.
 func freeAddress() string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := ports.FreeAddress()
 	if err != nil {
 		return ""
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return address
 }
 
 func startFirstbell(s *setting, dir, origin string) (*process, error) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"firstbell/bench/ports"
 )
 
 // startPebble runs a CA that verifies names at the two ports of this machine, and
@@ -49,21 +51,20 @@ func startPebble(t *testing.T, ca *testCA, httpPort, tlsPort int) string {
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-exited })
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", listen)); err == nil {
 			nc.Close()
 			return fmt.Sprintf("https://localhost:%d/dir", listen)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal("pebble does not listen after 10 s")
+	t.Fatal("pebble does not listen after a minute")
 	return ""
 }
 
 // startDNS finds every name at this machine.
 func startDNS(t *testing.T) string {
 	t.Helper()
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", freeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,12 +91,11 @@ func startDNS(t *testing.T) string {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // TestSchoolsGetCertificatesByThemselves and what a CA asks in plain is answered
@@ -115,20 +115,9 @@ schools: [{id: hangang, hosts: [hangang.school.example]}, {id: namsan}, {id: els
 	r := serve(t, file)
 	got := func(names ...string) {
 		t.Helper()
-		var s statusReport
-		for range 3000 {
-			_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
-			if err := json.Unmarshal([]byte(answer), &s); err != nil {
-				t.Fatal(err)
-			}
-			if s.TLS.ACME.Missing == 0 && s.TLS.ACME.Wanted == len(names) {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		if a := s.TLS.ACME; a.Missing != 0 || a.Wanted != len(names) {
-			t.Fatalf("got %+v, want all of %v\n%s", a, names, r.log)
-		}
+		r.await(t, fmt.Sprint("certificates for ", names), func(s *statusReport) bool {
+			return s.TLS.ACME.Missing == 0 && s.TLS.ACME.Wanted == len(names)
+		})
 		for _, name := range names {
 			c, err := tls.Dial("tcp", r.https, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 			if err != nil {

@@ -29,12 +29,7 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return &place{address: l.Addr().String()}
+	return &place{address: freeAddress(t)}
 }
 
 func (p *place) open(t *testing.T, h http.HandlerFunc) {

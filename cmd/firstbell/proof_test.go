@@ -3,12 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"firstbell/bench/ports"
 )
 
 // checkIn presses for a student and returns the receipt's id.
@@ -204,13 +205,12 @@ func TestInspectShowsFramesOfOneSegment(t *testing.T) {
 	}
 }
 
-// freeAddress is an address that nobody listened on a moment ago.
+// freeAddress is an address that nobody listens on, nor will by chance.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := ports.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return address
 }

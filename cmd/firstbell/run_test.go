@@ -305,13 +305,9 @@ func wantRegister(t *testing.T, file, when string) {
 // wantStatus wants the numbers that scripts read.
 func wantStatus(t *testing.T, r *running) {
 	t.Helper()
-	_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
-	var s statusReport
-	if err := json.Unmarshal([]byte(answer), &s); err != nil {
-		t.Fatal(err)
-	}
+	s := r.await(t, "three answers", func(s *statusReport) bool { return total(s.Requests) >= 3 })
 	if !s.Ready || s.Attendance.Receipts != 1 || s.Requests["hit"] != 1 || s.Requests["miss"] != 1 || s.Config.Digest == "" || len(s.Attendance.Sinks) != 1 {
-		t.Errorf("/status: got %s", answer)
+		t.Errorf("/status: got %+v", s)
 	}
 	_, metrics := ask(t, "GET", "http://"+r.ops+"/metrics", "")
 	for _, want := range []string{
@@ -326,6 +322,27 @@ func wantStatus(t *testing.T, r *running) {
 	if _, html := ask(t, "GET", "http://"+r.ops+"/", ""); !strings.Contains(html, "<h2>Attendance</h2>") || !strings.Contains(html, "</html>") {
 		t.Errorf("the page is not whole: %s", html)
 	}
+}
+
+// says waits until the log has text: it may be written a moment behind an answer.
+func (r *running) says(t *testing.T, text string) {
+	t.Helper()
+	limit := time.After(time.Minute)
+	for !strings.Contains(r.log.String(), text) {
+		select {
+		case <-r.log.more:
+		case <-limit:
+			t.Fatalf("the log lacks %q:\n%s", text, r.log)
+		}
+	}
+}
+
+// total is how many answers were counted.
+func total(requests map[string]int64) (n int64) {
+	for _, c := range requests {
+		n += c
+	}
+	return n
 }
 
 func TestAPortInUseIsOneLineAndNothingIsStarted(t *testing.T) {
@@ -368,18 +385,26 @@ func TestAJournalThatCannotBeMadeIsOneLine(t *testing.T) {
 // moment before.
 func waitStored(t *testing.T, r *running, n int64) {
 	t.Helper()
-	var s statusReport
-	for range 1000 {
+	r.await(t, fmt.Sprintf("%d responses stored", n), func(s *statusReport) bool { return s.Cache.Objects >= n })
+}
+
+// await returns what /status says once it says what is bound to come: an answer
+// is counted, stored and passed on a moment after its client has it.
+func (r *running) await(t *testing.T, what string, come func(*statusReport) bool) *statusReport {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
-		if err := json.Unmarshal([]byte(answer), &s); err != nil {
-			t.Fatal(err)
+		s := new(statusReport)
+		if err := json.Unmarshal([]byte(answer), s); err != nil {
+			t.Fatalf("/status is %s: %v", answer, err)
 		}
-		if s.Cache.Objects >= n {
-			return
+		if come(s) {
+			return s
 		}
-		time.Sleep(5 * time.Millisecond)
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s: /status is %s", what, answer)
+		}
 	}
-	t.Fatalf("stored: got %d responses, want %d", s.Cache.Objects, n)
 }
 
 func TestReloadTakesAllOfAFileOrNothing(t *testing.T) {
@@ -412,20 +437,11 @@ func TestReloadTakesAllOfAFileOrNothing(t *testing.T) {
 	}
 	ask(t, "GET", "http://"+r.web+"/lessons/1", "")
 	ask(t, "GET", "http://"+r.web+"/lectures/1", "")
-	var s statusReport
-	var answer string
-	// An answer is counted a moment after its client has it.
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		s = statusReport{}
-		if _, answer = ask(t, "GET", "http://"+r.ops+"/status", ""); json.Unmarshal([]byte(answer), &s) != nil {
-			t.Fatalf("/status is %s", answer)
-		}
-		if s.Requests["miss"]+s.Requests["hit"]+s.Requests["pass"] >= 4 || time.Now().After(end) {
-			break
-		}
-	}
+	s := r.await(t, "four answers", func(s *statusReport) bool {
+		return s.Requests["miss"]+s.Requests["hit"]+s.Requests["pass"] >= 4
+	})
 	if s.Requests["miss"] != 2 || s.Requests["hit"] != 1 || s.Requests["pass"] != 1 || s.Origins[0].Max != 9 || s.Config.Reloads != 1 || s.Config.Failed != 1 {
-		t.Errorf("got %s\nwant misses for both paths, one hit before and a pass after, and 9 at once", answer)
+		t.Errorf("got %+v\nwant misses for both paths, one hit before and a pass after, and 9 at once", s)
 	}
 }
 
@@ -494,12 +510,7 @@ func TestAReloadDoesNotBareTheOpsListener(t *testing.T) {
 }
 
 func TestStatusAndReloadAskTheRunningOne(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := taken.Addr().String()
-	taken.Close()
+	address := freeAddress(t)
 	file := writeFile(t, newOrigin(t).URL, `ops: "127.0.0.1:0"`, fmt.Sprintf("ops: %q", address))
 	if _, _, err := firstbell(t, "status", "-config", file); err == nil || !strings.Contains(err.Error(), "does firstbell serve run?") {
 		t.Errorf("status without a running one: got %v", err)
@@ -513,6 +524,7 @@ func TestStatusAndReloadAskTheRunningOne(t *testing.T) {
 		t.Errorf("reload: got %v and %s", err, stdout)
 	}
 	ask(t, "GET", "http://"+r.web+"/lessons/1", "")
+	waitStored(t, r, 1)
 	if stdout, _, err := firstbell(t, "status", "-config", file); err != nil || !strings.Contains(stdout, "1 pinned, ") || !strings.Contains(stdout, "of 1048576 bytes") {
 		t.Errorf("status with a pinned lesson: got %v and %s", err, stdout)
 	}
@@ -523,12 +535,7 @@ func TestStatusAndReloadAskTheRunningOne(t *testing.T) {
 }
 
 func TestPurgeAsksTheRunningOneAndIsLogged(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := taken.Addr().String()
-	taken.Close()
+	address := freeAddress(t)
 	file := writeFile(t, newOrigin(t).URL, `ops: "127.0.0.1:0"`, fmt.Sprintf("ops: %q", address))
 	r := serve(t, file)
 	outcome := func() string {
@@ -538,6 +545,7 @@ func TestPurgeAsksTheRunningOneAndIsLogged(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
+		waitStored(t, r, 1)
 		return res.Header.Get("Cache-Status")
 	}
 	outcome()

@@ -190,21 +190,13 @@ func TestEverySinkHearsOfItsOwn(t *testing.T) {
 // wantSinkFigures wants each sink in status and metrics.
 func wantSinkFigures(t *testing.T, r *running) {
 	t.Helper()
-	var s statusReport
-	for range 200 { // the last bulks are being settled
-		_, answer := ask(t, "GET", "http://"+r.ops+"/status", "")
-		if err := json.Unmarshal([]byte(answer), &s); err != nil {
-			t.Fatal(err)
-		}
+	s := r.await(t, "the last bulks to be settled", func(s *statusReport) bool {
 		behind := uint64(0)
 		for _, k := range s.Attendance.Sinks {
 			behind += k.Delivery.Lag
 		}
-		if behind == 0 {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return behind == 0
+	})
 	kinds := ""
 	for _, k := range s.Attendance.Sinks {
 		kinds += fmt.Sprintf("%s %s %d, ", k.Kind, k.Takes, k.Parked)

@@ -123,7 +123,7 @@ func TestAnUpgradeThatFailsChangesNothing(t *testing.T) {
 			t.Errorf("%s was fetched %d times, want once", path, n)
 		}
 	}
-	for end := time.Now().Add(30 * time.Second); s.cache.Stats().Disk.Objects < 7; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); s.cache.Stats().Disk.Objects < 7; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("on disk: got %+v, want the 7 lessons", s.cache.Stats().Disk)
 		}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"firstbell/bench/ports"
 )
 
 // pebble is the CA that Let's Encrypt tests clients with, in a process of its
@@ -180,13 +183,12 @@ func startPebble(t *testing.T, h *here, more ...string) *pebble {
 }
 
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return strconv.Itoa(port)
 }
 
 // startDNS answers every question for an address with this machine's, but for
@@ -203,7 +205,7 @@ func startDNS(t *testing.T) string {
 		}
 		w.WriteMsg(m)
 	})
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", "127.0.0.1:"+freePort(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,13 +226,12 @@ func startDNS(t *testing.T) string {
 // eventually waits until what happens elsewhere has happened.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
-	for range 3000 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if happened() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("after half a minute it is not so that %s", what)
+	t.Fatalf("after two minutes it is not so that %s", what)
 }
 
 func missing(s *Store) int { return s.ACME().Missing }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"firstbell/bench/ports"
 	"firstbell/proxy/field"
 )
 
@@ -83,18 +84,18 @@ func startNginx(t *testing.T, files map[string][]byte) string {
 }
 
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // waitListening returns once nginx, a process of its own, takes connections.
 func waitListening(t *testing.T, addr string, exited chan error, out *bytes.Buffer) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -107,7 +108,7 @@ func waitListening(t *testing.T, addr string, exited chan error, out *bytes.Buff
 			exited <- err
 			t.Fatalf("nginx ended: %v\n%s", err, out)
 		case <-deadline:
-			t.Fatalf("nginx does not listen on %s after 20 s", addr)
+			t.Fatalf("nginx does not listen on %s after a minute", addr)
 		case <-tick.C:
 		}
 	}
