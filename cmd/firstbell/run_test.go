@@ -73,6 +73,7 @@ func serve(t *testing.T, file string, args ...string) *running {
 		ended <- run(ctx, append([]string{"serve", "-config", file}, args...), io.Discard, r.log)
 	}()
 	r.stop = sync.OnceValue(func() error {
+		http.DefaultClient.CloseIdleConnections() // whose end it would wait for
 		cancel()
 		return <-ended
 	})

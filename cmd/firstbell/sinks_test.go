@@ -395,7 +395,7 @@ func startOpen(t *testing.T, file string) (*server, func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx, nil) }()
-	stop := sync.OnceValue(func() error { cancel(); return <-ended })
+	stop := sync.OnceValue(func() error { http.DefaultClient.CloseIdleConnections(); cancel(); return <-ended })
 	t.Cleanup(func() { stop() })
 	return s, stop
 }

@@ -429,7 +429,6 @@ func TestSystemdFollowsTheProcessThatServes(t *testing.T) {
 	if status, text := ask(t, "GET", "http://"+s.web+"/lessons/1", ""); status != 200 {
 		t.Errorf("at systemd's socket: got %d %s", status, text)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	s.endLast(t, 2)
 	if got := hears(); got != "STOPPING=1" {
 		t.Errorf("at the end systemd hears %q, want STOPPING=1", got)

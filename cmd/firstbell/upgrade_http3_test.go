@@ -155,6 +155,5 @@ func TestConnectionsOfHTTP3EndInTheOldProcess(t *testing.T) {
 	s.waitSaid(t, "the process before this one has ended")
 	l.onceHTTP3(old, "/lessons/again")
 	l.onceHTTP3(fresh, "/lessons/new")
-	http.DefaultClient.CloseIdleConnections()
 	s.endLast(t, 2)
 }

@@ -277,6 +277,7 @@ func (s *serving) endLast(t *testing.T, generation int) {
 	if err := json.Unmarshal([]byte(answer), &r); err != nil || r.Process.Generation != generation {
 		t.Fatalf("/status: %v, got %+v, want generation %d", err, r.Process, generation)
 	}
+	http.DefaultClient.CloseIdleConnections() // whose end it would wait for
 	if err := syscall.Kill(r.Process.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

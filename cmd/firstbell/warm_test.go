@@ -59,6 +59,7 @@ func (p *process) kill() {
 // stop ends it as SIGTERM does.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
+	http.DefaultClient.CloseIdleConnections() // whose end it would wait for
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
