@@ -70,45 +70,60 @@ var contentTable = crc32.MakeTable(crc32.Castagnoli)
 // It waits no longer than ctx. Other errors are those of Take; the token of a
 // *Refused is empty.
 func (r *Recorder) Collect(ctx context.Context, it Item) (ReceiptID, error) {
-	if err := it.validate(); err != nil {
-		r.counters.collect.invalid.Add(1)
+	id, s, err := r.enterCollected(&it, nil)
+	switch {
+	case err != nil:
 		return ReceiptID{}, err
+	case s.batch == nil:
+		return id, nil
 	}
-	school, now := r.schools.Load().Find(it.Host), time.Now()
-	at := now.In(school.Zone)
-	h := r.hashers.get()
-	id := h.collected(school.ID, it.Path, it.Key)
-	r.hashers.put(h)
-	content := crc32.Checksum(it.Body, contentTable)
-	for {
-		s, err := r.enterCollected(id, content, &it, school.ID, at)
-		if err != nil {
-			return ReceiptID{}, r.refuseCollected(err)
-		}
-		if s.wake == nil {
-			return id, nil
-		}
-		switch err := r.wait(ctx, &s); {
-		case err == nil:
-			return id, nil
-		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-			return ReceiptID{}, fmt.Errorf("waiting for a batch: %w", err)
-		default:
-			return ReceiptID{}, r.refuseCollected(err)
-		}
+	switch err := r.wait(ctx, &s); {
+	case err == nil:
+		return id, nil
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return ReceiptID{}, fmt.Errorf("waiting for a batch: %w", err)
+	default:
+		return ReceiptID{}, r.refuseCollected(err)
 	}
 }
 
-// enterCollected finds the key on the roll, or puts it there and the item into
-// the open batch.
-func (r *Recorder) enterCollected(id ReceiptID, content uint32, it *Item, school string, at time.Time) (seat, error) {
-	shard := r.collected.shard(&id)
+// SubmitItem is Collect for who does not wait. It returns at once: with a receipt
+// or an error, or with waits set. Then w is told, maybe before SubmitItem
+// returns; of the receipt it is told the ID alone.
+func (r *Recorder) SubmitItem(it Item, pending *Pending, w Waiter) (id ReceiptID, waits bool, err error) {
+	*pending = Pending{waiter: w}
+	id, s, err := r.enterCollected(&it, pending)
+	return id, s.batch != nil, err
+}
+
+// enterCollected finds the item's key on the roll, or puts it there and the item
+// into the open batch. p is who waits for that; nil: the caller.
+func (r *Recorder) enterCollected(it *Item, p *Pending) (id ReceiptID, s seat, err error) {
+	if err := it.validate(); err != nil {
+		r.counters.collect.invalid.Add(1)
+		return id, s, err
+	}
+	school, now := r.schools.Load().Find(it.Host), time.Now()
+	h := r.hashers.get()
+	id = h.collected(school.ID, it.Path, it.Key)
+	r.hashers.put(h)
+	if p != nil {
+		p.collected, p.isItem = id, true
+	}
+	if s, err = r.seatCollected(id, it, school.ID, now.In(school.Zone), p); err != nil {
+		err = r.refuseCollected(err)
+	}
+	return id, s, err
+}
+
+func (r *Recorder) seatCollected(id ReceiptID, it *Item, school string, at time.Time, p *Pending) (seat, error) {
+	shard, content := r.collected.shard(&id), crc32.Checksum(it.Body, contentTable)
 	for {
 		shard.mu.Lock()
 		shard.turn(at.UnixMilli(), r.grace.Milliseconds())
 		e, known := shard.find(id)
 		if !known {
-			s, err := r.joinCollected(shard, id, content, it, school, at)
+			s, err := r.joinCollected(shard, id, content, it, school, at, p)
 			shard.mu.Unlock()
 			return s, err
 		}
@@ -122,12 +137,12 @@ func (r *Recorder) enterCollected(id ReceiptID, content uint32, it *Item, school
 			shard.mu.Unlock()
 			return seat{}, ErrBusy
 		}
-		s, err := r.seatWith(entry{batch: e.batch}, false, nil)
-		if s.wake != nil {
+		s, err := r.seatWith(entry{batch: e.batch}, false, p)
+		if s.batch != nil {
 			shard.again(id, e, content, dayNumber(timetable.DateOf(at)))
 		}
 		shard.mu.Unlock()
-		if s.wake != nil {
+		if s.batch != nil {
 			r.counters.collect.repeat(e.content != content)
 			return s, nil
 		}
@@ -139,7 +154,7 @@ func (r *Recorder) enterCollected(id ReceiptID, content uint32, it *Item, school
 }
 
 // joinCollected puts an item into the open batch. The shard is locked.
-func (r *Recorder) joinCollected(shard *collectedShard, id ReceiptID, content uint32, it *Item, school string, at time.Time) (seat, error) {
+func (r *Recorder) joinCollected(shard *collectedShard, id ReceiptID, content uint32, it *Item, school string, at time.Time, p *Pending) (seat, error) {
 	r.mu.Lock()
 	b := r.open
 	switch {
@@ -155,11 +170,11 @@ func (r *Recorder) joinCollected(shard *collectedShard, id ReceiptID, content ui
 	b.itemBuf = appendCollected(b.itemBuf, &id, timetable.DateOf(at), at, school, &c)
 	b.itemEnds = append(b.itemEnds, len(b.itemBuf))
 	b.itemIDs = append(b.itemIDs, id)
-	s := b.seat(entry{}, false, nil)
+	s := b.seat(entry{}, false, p)
 	first := len(b.ends)+len(b.itemEnds) == 1
 	batch := b.seq
 	r.waiting.Add(1)
-	r.mu.Unlock()
+	r.mu.Unlock() // from here on p may be settled, and the item gone
 
 	shard.put(id, collectedEntry{batch: batch, content: content}, &r.counters.collect.forgotten)
 	if first {

@@ -215,20 +215,22 @@ func (r *Recorder) Take(ctx context.Context, p Press) (Receipt, error) {
 	}
 }
 
-// Pending is a press that waits for its batch without a goroutine. Its owner
-// keeps it, and what the press's strings refer to, until Settled is called; then
-// it may serve again. The zero value is ready.
+// Pending is a press, or an Item, that waits for its batch without a goroutine.
+// Its owner keeps it, and what the press's strings refer to, until Settled is
+// called; then it may serve again. The zero value is ready.
 type Pending struct {
-	claim  claim
-	seat   seat
-	waiter Waiter
-	next   *Pending // who waits for the same batch
+	claim     claim
+	collected ReceiptID // instead, of an Item
+	isItem    bool
+	seat      seat
+	waiter    Waiter
+	next      *Pending // who waits for the same batch
 }
 
-// Waiter is told what became of a press.
+// Waiter is told what became of a press, or of an Item.
 type Waiter interface {
-	// Settled is called once, with what Take would have returned, by the
-	// goroutine that everybody's check-ins wait for: it must not wait.
+	// Settled is called once, with what Take or Collect would have returned, by
+	// the goroutine that everybody's check-ins wait for: it must not wait.
 	Settled(Receipt, error)
 }
 
@@ -255,11 +257,15 @@ func (r *Recorder) seatOf(p *Pending) (receipt Receipt, waits bool, err error) {
 	return p.claim.receipt(&s.entry), false, nil
 }
 
-// settledFor answers a pending press whose batch is durable, or failed with err.
+// settledFor answers a pending press, or Item, whose batch is durable, or failed with err.
 func (r *Recorder) settledFor(p *Pending, err error) {
 	r.waiting.Add(-1)
 	var receipt Receipt
 	switch {
+	case p.isItem && err != nil:
+		err = r.refuseCollected(err)
+	case p.isItem:
+		receipt.ID = p.collected
 	case err != nil:
 		err = r.refuse(&p.claim, err)
 	case p.seat.again: // the key is durable now, this press may still improve on it

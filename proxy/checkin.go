@@ -142,6 +142,8 @@ func (r *reading) Settled(receipt attendance.Receipt, err error) {
 func (r *reading) answer() {
 	defer r.free()
 	switch {
+	case r.collects != nil:
+		r.answerCollected()
 	case r.err != nil:
 		r.proxy.refuseCheckIn(r.x, r.err)
 	case r.rule.Reply != nil:
@@ -204,13 +206,14 @@ type reading struct {
 	written []byte // the answer
 	form    url.Values
 
-	proxy   *Proxy
-	x       *exchange
-	rule    *CheckIn
-	out     postponer // whom to tell; nil: who waits itself
-	pending attendance.Pending
-	receipt attendance.Receipt
-	err     error
+	proxy    *Proxy
+	x        *exchange
+	rule     *CheckIn
+	collects *Collect  // instead
+	out      postponer // whom to tell; nil: who waits itself
+	pending  attendance.Pending
+	receipt  attendance.Receipt
+	err      error
 }
 
 var readings = sync.Pool{New: func() any { return new(reading) }}
@@ -219,7 +222,7 @@ func (r *reading) free() {
 	if cap(r.content) > checkInBytesMax {
 		r.content = nil
 	}
-	r.form, r.x, r.rule, r.out, r.err = nil, nil, nil, nil, nil
+	r.form, r.x, r.rule, r.collects, r.out, r.err = nil, nil, nil, nil, nil, nil
 	readings.Put(r)
 }
 

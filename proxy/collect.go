@@ -29,24 +29,43 @@ const receiptName = "Receipt"
 // collect answers a small write once it is on disk. It waits behind no origin's
 // limit.
 func (p *Proxy) collect(x *exchange, rule *Collect) {
-	x.mayWait()
 	x.outcome = outcomeCollected
+	out, able := x.out.(postponer)
+	if !able {
+		x.mayWait()
+	}
 	r := readings.Get().(*reading)
-	defer r.free()
+	r.proxy, r.x, r.collects, r.out = p, x, rule, out
 	item, status, err := r.item(x, rule)
 	if err != nil {
 		x.outcome = outcomeCollectInvalid
 		p.problem(x, status, err.Error(), nil)
+		r.free()
 		return
 	}
-	// The recorder answers everybody, at the latest when it ends.
-	id, err := p.recorder.Collect(context.Background(), item)
-	if err != nil {
-		p.refuseCollect(x, err)
+	if able && out.postpones() {
+		id, waits, err := p.recorder.SubmitItem(item, &r.pending, r)
+		if waits {
+			out.postpone(r)
+			return
+		}
+		r.receipt.ID, r.err = id, err
+	} else {
+		// The recorder answers everybody, at the latest when it ends.
+		r.receipt.ID, r.err = p.recorder.Collect(context.Background(), item)
+	}
+	r.answer()
+}
+
+// answerCollected says what became of a small write.
+func (r *reading) answerCollected() {
+	x := r.x
+	if r.err != nil {
+		r.proxy.refuseCollect(x, r.err)
 		return
 	}
-	fields := field.List{{Name: receiptName, Value: id.String()}, {Name: "Cache-Control", Value: "no-store"}}
-	if rule.NoContent {
+	fields := field.List{{Name: receiptName, Value: r.receipt.ID.String()}, {Name: "Cache-Control", Value: "no-store"}}
+	if r.collects.NoContent {
 		x.out.send(x, 204, fields, nil)
 		return
 	}

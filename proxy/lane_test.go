@@ -43,6 +43,8 @@ func laneGate(t *testing.T, d *brokenDisk) (g *gate, dial func() *client, goOn c
 		return []*Route{
 			{Hosts: []string{"*"}, Methods: []string{"POST"}, Path: "/check-in", CheckIn: &CheckIn{
 				Student: Ref{Kind: RefJSON, Path: []string{"student_id"}}}},
+			{Hosts: []string{"*"}, Methods: []string{"POST"}, Path: "/progress", Collect: &Collect{Sink: "progress",
+				Key: []Ref{{Kind: RefJSON, Path: []string{"id"}}}}},
 			{Hosts: []string{"*"}, Origin: up, Cache: &cache.Policy{}},
 		}
 	})
@@ -115,6 +117,24 @@ func (c *client) wantReceipt(t *testing.T, student string) {
 	}
 }
 
+func (c *client) sendBeacon(key string) {
+	body := fmt.Sprintf(`{"id":%q}`, key)
+	fmt.Fprintf(c, "POST /progress HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+func (c *client) wantCollected(t *testing.T, key string) {
+	t.Helper()
+	res, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		t.Errorf("%s: %v", key, err)
+		return
+	}
+	var got struct{ Receipt string }
+	if err := json.NewDecoder(res.Body).Decode(&got); err != nil || res.StatusCode != 200 || got.Receipt == "" || got.Receipt != res.Header.Get("Receipt") {
+		t.Errorf("%s: got %d %+v, %v", key, res.StatusCode, got, err)
+	}
+}
+
 // into has a connection come into a lane.
 func (c *client) into(t *testing.T, g *gate, want int) {
 	t.Helper()
@@ -142,6 +162,11 @@ func TestABusyConnectionGoesIntoALaneAndOut(t *testing.T) {
 	if n := g.proxy.Stats().InLanes; n != 1 {
 		t.Errorf("a check-in took its connection out of the lane: %d in lanes", n)
 	}
+	c.sendBeacon("b1")
+	c.wantCollected(t, "b1")
+	if n := g.proxy.Stats().InLanes; n != 1 {
+		t.Errorf("a small write took its connection out of the lane: %d in lanes", n)
+	}
 	fmt.Fprint(c, "GET /page/8 HTTP/1.1\r\nHo") // is waited for elsewhere
 	until(t, "it to leave", func() bool { return g.proxy.Stats().InLanes == 0 })
 	fmt.Fprint(c, "st: a\r\n\r\n")
@@ -167,7 +192,9 @@ func TestALaneHoldsNobodyUp(t *testing.T) {
 	}
 	written := d.hold()
 	for i, c := range clients[1:] {
-		switch i % 3 {
+		switch i % 4 {
+		case 3:
+			c.sendBeacon(fmt.Sprint("b", i))
 		case 0:
 			fmt.Fprint(c, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
 		case 1:
@@ -181,7 +208,9 @@ func TestALaneHoldsNobodyUp(t *testing.T) {
 	}
 	written()
 	for i, c := range clients[1:] {
-		switch i % 3 {
+		switch i % 4 {
+		case 3:
+			c.wantCollected(t, fmt.Sprint("b", i))
 		case 1:
 			c.wantReceipt(t, fmt.Sprint("s", i))
 		case 2:
@@ -217,7 +246,7 @@ func TestLanesLoseNothing(t *testing.T) {
 }
 
 func (c *client) something(t *testing.T, dice *rand.Rand, name string) {
-	switch dice.IntN(9) {
+	switch dice.IntN(10) {
 	case 0:
 		c.ask(t, "/"+name, page(dice.IntN(20000)))
 	case 1:
@@ -246,6 +275,11 @@ func (c *client) something(t *testing.T, dice *rand.Rand, name string) {
 		time.Sleep(time.Duration(dice.IntN(60)) * time.Millisecond)
 	case 6:
 		c.press(t, name)
+	case 7:
+		c.sendBeacon(name)
+		c.sendPress(name)
+		c.wantCollected(t, name)
+		c.wantReceipt(t, name)
 	default:
 		for range dice.IntN(8) {
 			c.get(t, 1000)

@@ -59,6 +59,8 @@ type Recorder interface {
 	// Submit is Take for who does not wait: with waits, w is told later.
 	Submit(p attendance.Press, pending *attendance.Pending, w attendance.Waiter) (receipt attendance.Receipt, waits bool, err error)
 	Collect(ctx context.Context, it attendance.Item) (attendance.ReceiptID, error)
+	// SubmitItem is Collect for who does not wait, in the same way.
+	SubmitItem(it attendance.Item, pending *attendance.Pending, w attendance.Waiter) (id attendance.ReceiptID, waits bool, err error)
 	// Seen may return "" when nobody can say.
 	Seen(at time.Time, credential []byte) string
 	// Contradicted keeps nothing of the strings.

@@ -76,8 +76,8 @@ func (c *clerk) Take(ctx context.Context, p attendance.Press) (attendance.Receip
 // Submit implements proxy.Recorder. Who has to wait for a journal that changes
 // hands does so in a goroutine of its own.
 func (c *clerk) Submit(p attendance.Press, pending *attendance.Pending, w attendance.Waiter) (attendance.Receipt, bool, error) {
-	e := errands.Get().(*errand)
-	*e = errand{clerk: c, press: p, waiter: w}
+	e := c.errand(w)
+	e.press = p
 	if r, ok := c.desk.Load().to.(*attendance.Recorder); ok {
 		receipt, waits, err := r.Submit(p, pending, e)
 		if waits {
@@ -92,11 +92,38 @@ func (c *clerk) Submit(p attendance.Press, pending *attendance.Pending, w attend
 	return attendance.Receipt{}, true, nil
 }
 
-// errand is a press that somebody waits for who does not wait himself.
+// SubmitItem implements proxy.Recorder, in the same way.
+func (c *clerk) SubmitItem(it attendance.Item, pending *attendance.Pending, w attendance.Waiter) (attendance.ReceiptID, bool, error) {
+	e := c.errand(w)
+	e.item, e.isItem = it, true
+	if r, ok := c.desk.Load().to.(*attendance.Recorder); ok {
+		id, waits, err := r.SubmitItem(it, pending, e)
+		if waits {
+			return attendance.ReceiptID{}, true, nil
+		}
+		if err == nil || !moving(err) {
+			e.done()
+			return id, false, err
+		}
+	}
+	go e.run()
+	return attendance.ReceiptID{}, true, nil
+}
+
+// errand is a press, or an Item, that somebody waits for who does not wait
+// himself.
 type errand struct {
 	clerk  *clerk
 	press  attendance.Press
+	item   attendance.Item // instead
+	isItem bool
 	waiter attendance.Waiter
+}
+
+func (c *clerk) errand(w attendance.Waiter) *errand {
+	e := errands.Get().(*errand)
+	e.clerk, e.waiter = c, w
+	return e
 }
 
 var errands = sync.Pool{New: func() any { return new(errand) }}
@@ -120,7 +147,13 @@ func (e *errand) Settled(r attendance.Receipt, err error) {
 // run waits for whoever has the journal.
 func (e *errand) run() {
 	w := e.waiter
-	r, err := e.clerk.Take(context.Background(), e.press)
+	var r attendance.Receipt
+	var err error
+	if e.isItem {
+		r.ID, err = e.clerk.Collect(context.Background(), e.item)
+	} else {
+		r, err = e.clerk.Take(context.Background(), e.press)
+	}
 	e.done()
 	w.Settled(r, err)
 }

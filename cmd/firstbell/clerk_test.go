@@ -77,6 +77,39 @@ func TestCheckInsWaitWhileTheJournalChangesHands(t *testing.T) {
 	})
 }
 
+// told is who does not wait, and is told.
+type told struct {
+	pending attendance.Pending
+	done    chan struct{}
+	receipt attendance.Receipt
+	err     error
+}
+
+func (w *told) Settled(r attendance.Receipt, err error) { w.receipt, w.err = r, err; close(w.done) }
+
+func TestWhoDoesNotWaitIsToldByWhoHasTheJournalNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk()
+		press, item := &told{done: make(chan struct{})}, &told{done: make(chan struct{})}
+		if _, waits, err := c.Submit(attendance.Press{}, &press.pending, press); !waits || err != nil {
+			t.Errorf("a press: waits %v, %v; want it to wait", waits, err)
+		}
+		if _, waits, err := c.SubmitItem(attendance.Item{}, &item.pending, item); !waits || err != nil {
+			t.Errorf("an item: waits %v, %v; want it to wait", waits, err)
+		}
+		synctest.Wait()
+		c.goTo(&deskOf{}, nil)
+		<-press.done
+		<-item.done
+		if press.err != nil || press.receipt.Student != "s1" {
+			t.Errorf("a press: got %+v, %v", press.receipt, press.err)
+		}
+		if item.err != nil || item.receipt.ID != (attendance.ReceiptID{1}) {
+			t.Errorf("an item: got %+v, %v", item.receipt, item.err)
+		}
+	})
+}
+
 func TestWhoWaitsInVainIsToldInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClerk()
