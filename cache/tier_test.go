@@ -37,7 +37,7 @@ func onDisk(t testing.TB, dir string) (c *Cache, end func()) {
 // written waits until everything that was put is on disk.
 func written(t testing.TB, c *Cache) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if s := c.Stats().Disk; s.QueuedBytes == 0 {
 			return
 		}

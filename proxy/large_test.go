@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"firstbell/cache"
 )
@@ -62,11 +61,7 @@ func (g *gate) overTCP() func(path string, fields ...string) *answer {
 // onDisk waits until what was stored is on disk, and forgets what memory holds.
 func (g *gate) onDisk(path string) {
 	g.t.Helper()
-	for end := time.Now().Add(20 * time.Second); g.cache.Stats().Disk.QueuedBytes > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			g.t.Fatalf("%s is not written: %+v", path, g.cache.Stats().Disk)
-		}
-	}
+	until(g.t, path+" to be written", func() bool { return g.cache.Stats().Disk.QueuedBytes == 0 })
 }
 
 // TestARestartCostsTheOriginNothing serves from the directory that another

@@ -30,7 +30,7 @@ func TestClientsAreKnownAndLimitedAsTheFileSays(t *testing.T) {
 	}
 	reload := func(clients string, edits ...string) {
 		t.Helper()
-		edit(t, file, append(edits, "timezone: Asia/Seoul\n", "timezone: Asia/Seoul\n"+clients+"\n")...)
+		edit(t, file, append(edits, "timetable:\n", clients+"\ntimetable:\n")...)
 		if status, answer := ask(t, "POST", "http://"+r.ops+"/reload", ""); status != 200 {
 			t.Fatalf("reloading: got %d %s", status, answer)
 		}
@@ -45,7 +45,7 @@ func TestClientsAreKnownAndLimitedAsTheFileSays(t *testing.T) {
 	}
 	claim[1] = "192.0.2.70"
 	see("of who is denied", 403, "not served to your network")
-	reload("", "rate: 1/m", "rate: 50/s", "timezone: Asia/Seoul\nclients", "timezone: Asia/Seoul\nclients", "{hosts: [\"*\"], origin: lms}", "{hosts: [\"*\"], origin: lms, allow: [\"198.51.100.0/24\"]}")
+	reload("", "rate: 1/m", "rate: 50/s", "{hosts: [\"*\"], origin: lms}", "{hosts: [\"*\"], origin: lms, allow: [\"198.51.100.0/24\"]}")
 	claim[1] = "192.0.2.1"
 	see("of who is not let in by the route", 403, "not served to your network")
 	var metrics string

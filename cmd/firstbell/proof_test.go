@@ -118,8 +118,7 @@ func correctTimetable(t *testing.T, serves bool) {
 	r := serve(t, file)
 	id := checkIn(t, r, "s1")
 	checkIn(t, r, "s2")
-	zone, _ := time.LoadLocation("Asia/Seoul")
-	date := time.Now().In(zone).Format(time.DateOnly)
+	date := time.Now().In(schoolZone).Format(time.DateOnly)
 	recompute := func(more ...string) (string, error) {
 		stdout, stderr, err := firstbell(t, append([]string{"attendance", "recompute", "-config", file, "-date", date, "-author", "kim", "-reason", "the bell was wrong"}, more...)...)
 		return stdout + stderr, err

@@ -140,8 +140,7 @@ func (in *installation) reconcile(args ...string) (*reconciled, string, error) {
 }
 
 func today() timetable.Date {
-	zone, _ := time.LoadLocation("Asia/Seoul")
-	return timetable.DateOf(time.Now().In(zone))
+	return timetable.DateOf(time.Now().In(schoolZone))
 }
 
 func key(student string) string { return today().String() + "/hangang/1/" + student }
