@@ -18,6 +18,7 @@ import (
 type kind struct {
 	name    string
 	within  time.Duration // it must be cut off by then
+	slack   time.Duration // of that, for the machine
 	streams int           // attackers of one connection; 0: one
 	few     bool          // a twentieth as many connections do it
 	// run is the attack of one connection. It says when its attackers have begun
@@ -36,9 +37,6 @@ func (k *kind) cutOff(began time.Time, n int) {
 	for took, was := int64(time.Since(began)), k.slowest.Load(); took > was && !k.slowest.CompareAndSwap(was, took); was = k.slowest.Load() {
 	}
 }
-
-// slack is for the machine, which attackers, victims and firstbell share.
-const slack = 5 * time.Second
 
 // kinds are the ways to be slow under the limits, by protocol.
 func kinds(s *setting) (all []*kind) {

@@ -22,7 +22,7 @@ type script struct {
 func kinds1(s *setting) []*kind {
 	paths := "X-Attacker: yes\r\nHost: school.example\r\n"
 	made := func(name string, within time.Duration, sc script) *kind {
-		return &kind{name: "1/" + name, within: within + slack, run: sc.run}
+		return &kind{name: "1/" + name, within: within + s.slack, slack: s.slack, run: sc.run}
 	}
 	return []*kind{
 		made("heads", s.header, script{opening: "GET /attack HTTP/1.1\r\n" + paths, drip: "X", every: time.Second}),
@@ -51,7 +51,7 @@ func (sc script) run(k *kind, at *target, i int) error {
 	defer c.Close()
 	k.opened.Add(1)
 	began := time.Now()
-	c.SetDeadline(began.Add(k.within + slack))
+	c.SetDeadline(began.Add(k.within + k.slack))
 	_, err = io.WriteString(c, sc.opening)
 	one := make([]byte, 1)
 	for err == nil {

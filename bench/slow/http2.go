@@ -15,7 +15,7 @@ import (
 // kinds2 are attacks over HTTP/2.
 func kinds2(s *setting) []*kind {
 	made := func(name string, within time.Duration, streams int, plan h2Plan) *kind {
-		return &kind{name: "2/" + name, within: within + slack, streams: streams, run: plan.run}
+		return &kind{name: "2/" + name, within: within + s.slack, slack: s.slack, streams: streams, run: plan.run}
 	}
 	flood := func(name string, frame func(*h2Attack, uint32) error) *kind {
 		k := made(name, 2*s.grace, 0, h2Plan{drip: frame})
@@ -112,14 +112,14 @@ func (p h2Plan) run(k *kind, at *target, i int) error {
 	config.NextProtos = []string{"h2"}
 	a := &h2Attack{k: k, raw: raw, c: tls.Client(raw, config), over: make(chan struct{}), open: map[uint32]bool{}}
 	at.turns <- struct{}{}
-	raw.SetDeadline(time.Now().Add(4 * slack))
+	raw.SetDeadline(time.Now().Add(4 * k.slack))
 	err = a.c.Handshake()
 	<-at.turns
 	if err != nil {
 		return err
 	}
 	a.began = time.Now()
-	raw.SetDeadline(a.began.Add(k.within + slack))
+	raw.SetDeadline(a.began.Add(k.within + k.slack))
 	a.f = http2.NewFramer(a.c, a.c)
 	for n := range max(1, k.streams) {
 		a.open[uint32(2*n+1)] = true

@@ -15,7 +15,7 @@ import (
 // kinds3 are attacks over HTTP/3.
 func kinds3(s *setting) []*kind {
 	made := func(name string, within time.Duration, streams int, plan h3Plan) *kind {
-		return &kind{name: "3/" + name, within: within + slack, streams: streams, run: plan.run}
+		return &kind{name: "3/" + name, within: within + s.slack, slack: s.slack, streams: streams, run: plan.run}
 	}
 	return []*kind{
 		made("contents", 2*s.grace, 0, h3Plan{method: "POST", path: "/attack"}),
@@ -75,10 +75,10 @@ func (p h3Plan) run(k *kind, at *target, i int) error {
 	config := at.tls.Clone()
 	config.NextProtos = []string{"h3"}
 	quicConfig := &quic.Config{
-		HandshakeIdleTimeout: 4 * slack, MaxIdleTimeout: 10 * time.Minute, KeepAlivePeriod: 5 * time.Second, DisablePathMTUDiscovery: true,
+		HandshakeIdleTimeout: 4 * k.slack, MaxIdleTimeout: 10 * time.Minute, KeepAlivePeriod: 5 * time.Second, DisablePathMTUDiscovery: true,
 		InitialStreamReceiveWindow: 2 << 10, MaxStreamReceiveWindow: 2 << 10, InitialConnectionReceiveWindow: 512 << 10,
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), k.within+slack)
+	ctx, cancel := context.WithTimeout(context.Background(), k.within+k.slack)
 	defer cancel()
 	if p.half {
 		return p.halfOpen(ctx, k, t, to, config, quicConfig)

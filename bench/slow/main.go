@@ -20,6 +20,7 @@ type setting struct {
 	arrive    time.Duration  // within so long all attackers come
 	wait      time.Duration  // the longest that a normal client may have to
 	memory    int64          // by how much it may grow, in MiB
+	slack     time.Duration  // is for the machine, which attackers, victims and firstbell share
 	profile   string         // a directory for what firstbell says of its memory when it has most; empty: none
 }
 
@@ -32,6 +33,7 @@ func main() {
 	flag.DurationVar(&s.idle, "idle", 30*time.Second, "limits.idle")
 	flag.DurationVar(&s.arrive, "arrive", 5*time.Second, "within so long all attackers come")
 	flag.DurationVar(&s.wait, "wait", 2*time.Second, "the longest that a normal client may have to wait")
+	flag.DurationVar(&s.slack, "slack", 5*time.Second, "how much later than its limit says an attacker may be cut off")
 	flag.Int64Var(&s.memory, "memory", 64, "by how many MiB memory may grow")
 	flag.StringVar(&s.profile, "profile", "", "keep heap and goroutine profiles of the moment with most memory in this directory")
 	only := flag.String("kind", "^1/", "only the kinds that this regular expression matches, all at once")
@@ -127,7 +129,7 @@ func play(s *setting, w io.Writer) (faults []string, err error) {
 	}
 	during := n.report()
 	left := 0
-	for wait := s.idle + slack; wait > 0; wait -= time.Second {
+	for wait := s.idle + s.slack; wait > 0; wait -= time.Second {
 		if left, err = p.connections(); err == nil && left <= open+crowdSize {
 			break
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,11 @@ func (c *crowd) live(i int) {
 		case 1:
 			res, err = client.Get(base + "/mine/1000")
 		default:
-			res, err = client.Post(base+"/homework", "text/plain", bytes.NewReader(homework))
+			var req *http.Request
+			if req, err = http.NewRequest("POST", base+"/homework", bytes.NewReader(homework)); err == nil {
+				req.Header.Set("Idempotency-Key", strconv.Itoa(round)) // sent again where a connection ended before it, as browsers do
+				res, err = client.Do(req)
+			}
 		}
 		if err == nil {
 			_, err = io.Copy(io.Discard, res.Body)

@@ -17,8 +17,8 @@ func TestSlowClientsStopNobody(t *testing.T) {
 	var out strings.Builder
 	faults, err := play(&setting{
 		only:      regexp.MustCompile("^1/|^2/(contents|readers|heads|pings|resets)$|^3/(contents|readers|gone)$"),
-		attackers: 40, header: time.Second, grace: 2 * time.Second, idle: 2 * time.Second,
-		arrive: 500 * time.Millisecond, wait: time.Minute, memory: 1 << 20,
+		attackers: 40, header: 3 * time.Second, grace: 4 * time.Second, idle: 4 * time.Second,
+		arrive: 500 * time.Millisecond, wait: time.Minute, slack: time.Minute, memory: 1 << 20,
 	}, &out)
 	if err != nil {
 		t.Fatal(err)

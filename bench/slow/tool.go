@@ -13,7 +13,7 @@ import (
 // has to send each time.
 func kindsT(s *setting) []*kind {
 	made := func(name string, within time.Duration, args ...string) *kind {
-		return &kind{name: "t/" + name, within: within + slack, streams: s.attackers, run: func(k *kind, at *target, _ int) error {
+		return &kind{name: "t/" + name, within: within + s.slack, slack: s.slack, streams: s.attackers, run: func(k *kind, at *target, _ int) error {
 			return slowhttptest(k, at, args)
 		}}
 	}
@@ -22,7 +22,7 @@ func kindsT(s *setting) []*kind {
 		made("B", 2*s.grace, "-B", "/attack"),
 		made("R", 2*s.grace, "-R", "/films/1"),
 		// It goes on reading what its socket holds of an answer that was cut off.
-		made("X", 2*s.grace+12*slack, "-X", "/mine/400000", "-w", "256", "-y", "512", "-n", "1", "-z", "64"),
+		made("X", 2*s.grace+12*s.slack, "-X", "/mine/400000", "-w", "256", "-y", "512", "-n", "1", "-z", "64"),
 	}
 }
 
@@ -31,7 +31,7 @@ func kindsT(s *setting) []*kind {
 func slowhttptest(k *kind, at *target, args []string) error {
 	n := strconv.Itoa(k.streams)
 	all := append([]string{args[0], "-u", "http://" + at.plain + args[1], "-c", n, "-r", "500", "-i", "2", "-p", "3",
-		"-s", "100000", "-l", strconv.Itoa(int((k.within + slack).Seconds()))}, args[2:]...)
+		"-s", "100000", "-l", strconv.Itoa(int((k.within + k.slack).Seconds()))}, args[2:]...)
 	began := time.Now()
 	out, err := exec.Command("slowhttptest", all...).CombinedOutput()
 	if err != nil {

@@ -179,7 +179,7 @@ func TestAgainstNetHTTP(t *testing.T) {
 		w.Header().Set("Digest", "x")
 	}))
 	defer srv.Close()
-	p := newPool(t, Config{Servers: []string{srv.URL}, Timeouts: Timeouts{Header: time.Minute}})
+	p := newPool(t, Config{Servers: []string{srv.URL}, Timeouts: Timeouts{Connect: time.Minute, Header: time.Minute}})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
