@@ -210,6 +210,9 @@ func measure(ctx context.Context, o *options, stdout io.Writer) error {
 		return err
 	}
 	err = a.play(ctx, began)
+	if err == nil && o.far {
+		err = a.lookAgain(ctx)
+	}
 	report := a.report(began, time.Since(began))
 	if err != nil && len(report.Rows)+len(report.Facts) == 0 {
 		return err

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -343,10 +345,37 @@ func (r *report) guard(on bool) error {
 		return nil
 	}
 	for _, row := range r.Rows {
-		most, guarded := far[row.Case]
-		c := row.cell("fasthttp")
-		if guarded && c != nil && c.Ratio != nil && c.Ratio.Median > most {
-			return fmt.Errorf("%s: firstbell costs %.1f times what a bare fasthttp answer does, in every second turn at least; more than %.0f is no noise", row.title(), c.Ratio.Median, most)
+		if row.isFar() {
+			return fmt.Errorf("%s: firstbell costs %.1f times what a bare fasthttp answer does, in every second turn at least; more than %.0f is no noise", row.title(), row.cell("fasthttp").Ratio.Median, far[row.Case])
+		}
+	}
+	return nil
+}
+
+func (r *row) isFar() bool {
+	most, guarded := far[r.Case]
+	c := r.cell("fasthttp")
+	return guarded && c != nil && c.Ratio != nil && c.Ratio.Median > most
+}
+
+// lookAgain measures what is far once more, with three times the turns, which
+// count instead: a neighbour may have had the machine for all of the few seconds.
+func (a *arena) lookAgain(ctx context.Context) error {
+	turns := a.rounds
+	defer func() { a.rounds = turns }()
+	a.rounds = 3 * turns
+	for i, r := range a.rows {
+		at := slices.IndexFunc(duels, func(d duel) bool { return d.name == r.Case && d.conns == r.Connections })
+		if !r.isFar() || at < 0 {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "        %s, again: firstbell cost %.1f times what fasthttp did\n", r.title(), r.cell("fasthttp").Ratio.Median)
+		again, err := a.fight(ctx, &duels[at])
+		if again != nil {
+			a.rows[i] = again
+		}
+		if err != nil {
+			return fmt.Errorf("%s, again: %w", r.title(), err)
 		}
 	}
 	return nil
