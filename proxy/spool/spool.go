@@ -21,7 +21,8 @@ type Options struct {
 
 const (
 	// eachMemoryMax is what one spool holds in memory: a form or a check-in
-	// never sees the disk.
+	// never sees the disk. What is larger holds none: a thousand slow clients of
+	// large answers leave that to those of small ones.
 	eachMemoryMax = 64 << 10
 	memoryMin     = 512
 	// Room on disk is taken in steps, so that free space is looked for a few
@@ -100,7 +101,7 @@ func named(dir string) (*os.File, error) {
 }
 
 // Max is how large a content may be.
-func (s *Store) Max() int64 { return eachMemoryMax + s.o.Bytes/sharesOfDisk }
+func (s *Store) Max() int64 { return max(eachMemoryMax, s.o.Bytes/sharesOfDisk) }
 
 // Stats returns how it is now.
 func (s *Store) Stats() Stats {
@@ -166,15 +167,20 @@ func (s *Store) giveBack(owner netip.Addr, room int64) {
 type Spool struct {
 	s      *Store
 	owner  netip.Addr
-	memory []byte   // the beginning
-	file   *os.File // what follows; nil while memory holds all
+	memory []byte   // all that was written, while file is nil
+	file   *os.File // else this holds it
 	onDisk int64    // bytes in file
 	room   int64    // of the store's disk, taken for file
 	closed bool
 }
 
 // Size is how much was written.
-func (sp *Spool) Size() int64 { return int64(len(sp.memory)) + sp.onDisk }
+func (sp *Spool) Size() int64 {
+	if sp.file == nil {
+		return int64(len(sp.memory))
+	}
+	return sp.onDisk
+}
 
 // Write takes in all of p, or none of it: with ErrFull, ErrTooLarge, or what
 // the disk said.
@@ -182,19 +188,17 @@ func (sp *Spool) Write(p []byte) (int, error) {
 	if sp.file == nil && sp.remember(p) {
 		return len(p), nil
 	}
-	if sp.Size()+int64(len(p)) > sp.s.Max() {
+	need := sp.Size() + int64(len(p))
+	if need > sp.s.Max() {
 		return 0, ErrTooLarge
 	}
-	if err := sp.makeRoom(int64(len(p))); err != nil {
+	if err := sp.makeRoom(need); err != nil {
 		return 0, err
 	}
 	if sp.file == nil {
-		f, err := nameless(sp.s.o.Dir)
-		if err != nil {
+		if err := sp.toFile(); err != nil {
 			return 0, sp.s.failed(err)
 		}
-		sp.file = f
-		sp.s.files.Add(1)
 	}
 	if _, err := sp.file.WriteAt(p, sp.onDisk); err != nil {
 		return 0, sp.s.failed(err)
@@ -202,6 +206,28 @@ func (sp *Spool) Write(p []byte) (int, error) {
 	sp.onDisk += int64(len(p))
 	sp.s.written.Add(int64(len(p)))
 	return len(p), nil
+}
+
+// toFile has a file hold what memory held.
+func (sp *Spool) toFile() error {
+	f, err := nameless(sp.s.o.Dir)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(sp.memory, 0); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	sp.file, sp.onDisk = f, int64(len(sp.memory))
+	sp.s.files.Add(1)
+	sp.s.written.Add(sp.onDisk)
+	sp.forget()
+	return nil
+}
+
+// forget gives memory back.
+func (sp *Spool) forget() {
+	sp.s.memory.Add(-int64(cap(sp.memory)))
+	sp.memory = nil
 }
 
 // A SourceError is what a content that was taken in ended with, when that was
@@ -289,10 +315,10 @@ func (sp *Spool) widen(need int) bool {
 	return true
 }
 
-// makeRoom takes room for n bytes more in the file.
+// makeRoom takes room for n bytes in the file.
 func (sp *Spool) makeRoom(n int64) error {
 	s := sp.s
-	for sp.onDisk+n > sp.room {
+	for n > sp.room {
 		if !s.take(sp.owner) {
 			s.full.Add(1)
 			return ErrFull
@@ -316,25 +342,20 @@ func (s *Store) failed(err error) error {
 
 // ReadAt implements io.ReaderAt for what was written.
 func (sp *Spool) ReadAt(p []byte, at int64) (n int, err error) {
-	if at < int64(len(sp.memory)) {
-		n = copy(p, sp.memory[at:])
+	if left := sp.Size() - at; left < int64(len(p)) {
+		p, err = p[:max(0, left)], io.EOF
 	}
-	if n == len(p) {
-		return n, nil
+	switch {
+	case len(p) == 0:
+		return 0, err
+	case sp.file == nil:
+		return copy(p, sp.memory[at:]), err
 	}
-	rest := p[n:]
-	begin := at + int64(n) - int64(len(sp.memory))
-	if left := sp.onDisk - begin; left < int64(len(rest)) {
-		rest, err = rest[:max(0, left)], io.EOF
-	}
-	if len(rest) == 0 {
-		return n, err
-	}
-	more, rerr := sp.file.ReadAt(rest, begin)
+	n, rerr := sp.file.ReadAt(p, at)
 	if rerr != nil {
 		err = sp.s.failed(rerr)
 	}
-	return n + more, err
+	return n, err
 }
 
 // Reader reads all that was written, from the beginning.
@@ -349,8 +370,7 @@ func (sp *Spool) Close() {
 		return
 	}
 	sp.closed = true
-	sp.s.memory.Add(-int64(cap(sp.memory)))
-	sp.memory = nil
+	sp.forget()
 	if sp.file != nil {
 		_ = sp.file.Close() // nobody reads it again
 	}

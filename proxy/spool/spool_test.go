@@ -109,6 +109,18 @@ func TestASmallContentNeverSeesTheDisk(t *testing.T) {
 	}
 }
 
+func TestALargeContentHoldsNoMemory(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New(netip.Addr{})
+	defer sp.Close()
+	if err := fill(sp, content(eachMemoryMax+1), 100); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Files != 1 || st.Memory != 0 || st.Written != eachMemoryMax+1 {
+		t.Errorf("got %+v, want a file that holds all, and no memory", st)
+	}
+}
+
 func TestMemoryGrowsWithWhatCame(t *testing.T) {
 	s := open(t, Options{})
 	sp := s.New(netip.Addr{})
