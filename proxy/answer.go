@@ -12,11 +12,8 @@ import (
 // that suits the client, a part, or that it has not changed.
 func (p *Proxy) answerStored(x *exchange, s *cache.Stored, as outcome) {
 	x.outcome = as
-	if s.Large() {
-		if !p.openLarge(x, s) {
-			return
-		}
-		defer x.closeLarge()
+	if s.Large() && !p.openLarge(x, s) {
+		return
 	}
 	takes := x.takes(s)
 	send := s.Select(&takes)

@@ -68,6 +68,7 @@ type conn struct {
 	idleBy  time.Time  // a request has to come by then
 	parking            // guarded by the lot
 	laned
+	sided
 
 	idle    atomic.Bool // waits for the first byte of a request
 	woken   atomic.Bool // somebody wanted it to end if it was idle
@@ -132,8 +133,14 @@ func (c *conn) run() (moved bool) {
 			c.refuse(err)
 			return false
 		}
-		if head == 0 || c.exchange(head) == over {
+		if head == 0 {
 			return false
+		}
+		switch c.exchange(head) {
+		case over:
+			return false
+		case later:
+			return true
 		}
 	}
 }
@@ -414,6 +421,7 @@ func (c *conn) breakOff() {
 		return
 	}
 	_ = c.Conn.Close() // as above
+	c.door.siding.rouse(c)
 }
 
 // linger ends our side and reads for a moment what the client still sends, so

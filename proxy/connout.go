@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -140,6 +141,36 @@ func (c *conn) wroteSome(n int64, err error) error {
 	}
 	return c.pacer.wroteSome(n, err)
 }
+
+// brief is the pace of a client who is waited for in the siding when it takes
+// longer than a moment.
+type brief struct{ *conn }
+
+// patienceShort is that moment. Most clients who keep an answer waiting at all
+// take more within a round trip; for them nothing changes hands.
+const patienceShort = 100 * time.Millisecond
+
+// extend implements pace.
+func (b brief) extend() error {
+	now := time.Now()
+	if left := b.writeBy.Sub(now); left > patienceShort*3/4 && left <= patienceShort {
+		return nil
+	}
+	b.writeBy = now.Add(patienceShort)
+	return b.Conn.SetWriteDeadline(b.writeBy)
+}
+
+// wroteSome implements pace: the end of its time is no judgement.
+func (b brief) wroteSome(n int64, err error) error {
+	b.wrote += n
+	if timedOut(err) {
+		return errWaits
+	}
+	return err
+}
+
+// errWaits says that a client is to be waited for.
+var errWaits = errors.New("the client takes its time")
 
 // inform writes a whole informational response. A connection that does not
 // take it in time is cut, as half of one leaves nothing to go on with.

@@ -25,6 +25,7 @@ type door struct {
 	turning   chan struct{} // holds one for each connection that is being turned away
 	visitors  visitors
 	lot       lot
+	siding    siding
 	lanes     []*lane
 	nextLane  atomic.Uint32
 	parted    partCounts
@@ -53,6 +54,7 @@ func newDoor(p *Proxy) *door {
 		greetings: make(chan struct{}, greetingsMax), turning: make(chan struct{}, turningMax),
 	}
 	d.lot.resume, d.lot.end = d.resume, d.part
+	d.siding.resume = d.goOn
 	d.lanes = newLanes(d)
 	return d
 }
@@ -252,6 +254,17 @@ func (d *door) resume(c *conn, fd int) {
 	d.attend(c) // finds out if the door has shut meanwhile
 }
 
+// goOn goes on with an exchange that waited in the siding.
+func (d *door) goOn(h *h1, err error) {
+	c := h.conn
+	switch h.goOn(err) {
+	case again:
+		d.attend(c)
+	case over:
+		c.end()
+	}
+}
+
 // turnAway answers a connection that there is no room for, once it asks.
 // unsaid has it closed without a word: to tell it would cost a handshake.
 func (d *door) turnAway(nc net.Conn, unsaid bool, why parting) {
@@ -413,6 +426,7 @@ func (d *door) shutdown(ctx context.Context) error {
 	for _, l := range d.lanes {
 		l.close()
 	}
+	defer d.siding.close()
 	select {
 	case <-d.empty:
 		return nil

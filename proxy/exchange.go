@@ -13,6 +13,7 @@ import (
 	"firstbell/proxy/field"
 	"firstbell/proxy/identity"
 	"firstbell/proxy/peer"
+	"firstbell/proxy/spool"
 )
 
 // An exchange is one request and the way to answer it, whatever protocol it
@@ -56,7 +57,12 @@ type exchange struct {
 	request cache.Request // what the cache is asked; set by ask
 	relayed *relay        // informational responses on their way here, or nil
 	whole   bool          // it asks for a part, and its origin has only the whole
-	large   *disk.Record  // the body of the stored response that answers, while it is sent from disk
+
+	// What it holds until its answer is over; letGo gives it back.
+	passage *passage     // nil: none
+	content *spool.Spool // the request's; nil: it is not taken in
+	large   *disk.Record // the body of the stored response that answers; nil: it is not on disk
+	waited  bool         // somebody waits for the responder's return, and does something then
 
 	// Told to the access log and the counters.
 	status   int
@@ -71,7 +77,8 @@ type exchange struct {
 }
 
 // responder is what a protocol can do with an answer. Exactly one of its
-// methods but inform is called for an exchange, once.
+// methods but inform is called for an exchange, once, and nothing is done behind
+// that but by who called serve: stream may return before the answer is over.
 type responder interface {
 	// inform passes an informational response on at once, where the client's
 	// protocol has them. It is called before the others, never at the same time.
@@ -165,6 +172,22 @@ func (x *exchange) reset() {
 	scratch, stripe := x.scratch, x.stripe
 	*x = exchange{stripe: stripe}
 	x.scratch = [2][]byte{scratch[0][:0], scratch[1][:0]}
+}
+
+// letGo gives back what the exchange held. Its answer is over.
+func (x *exchange) letGo() {
+	if x.content != nil {
+		x.content.Close()
+		x.content = nil
+	}
+	if x.large != nil {
+		x.large.Release()
+		x.large = nil
+	}
+	if x.passage != nil {
+		x.passage.end()
+		x.passage = nil
+	}
 }
 
 // left reports whether the client is known to have given the request up.

@@ -19,21 +19,14 @@ const via = "1.1 firstbell"
 // forward passes the request on by itself and streams the answer back.
 func (p *Proxy) forward(x *exchange, as outcome) {
 	x.mayWait()
-	pa := newPassage(x)
-	p.forwardIn(pa, as)
-	pa.end() // not after a panic: who knows what is under way
-}
-
-func (p *Proxy) forwardIn(pa *passage, as outcome) {
-	x := pa.x
-	rt := x.route
+	pa, rt := newPassage(x), x.route
 	if x.body != nil && !pa.takeThere() && p.spools != nil && !rt.StreamsRequests && rt.Live == nil {
 		content, err := p.takeIn(x)
 		if err != nil {
 			p.notTakenIn(x, err)
 			return
 		}
-		defer content.Close()
+		x.content = content
 	}
 	s := &pa.stay
 	if err := p.stayAt(x, s); err != nil {

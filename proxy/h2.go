@@ -113,6 +113,7 @@ func (p *Proxy) exchangeHTTP2(s *http2.Stream) {
 	if h.err != nil {
 		s.Abort()
 	}
+	h.letGo()
 	p.finished(&h.exchange)
 	h.exchange.reset()
 	h.raw, h.conn, h.err, h.begun = nil, nil, nil, false

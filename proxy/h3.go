@@ -49,6 +49,7 @@ func (c *h3Conn) exchange(s *quic.Stream) {
 	if h.begin() {
 		h.serve()
 		h.settle()
+		h.letGo()
 		c.door.proxy.finished(&h.exchange)
 	}
 	h.exchange.reset()

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -25,7 +24,8 @@ type h1 struct {
 	headBytes int              // as received
 	out1      []byte           // what is written: kept between exchanges
 	look      func(fd uintptr) // sets room; made once
-	room      bool             // the client\'s socket takes more
+	room      bool             // the client's socket takes more
+	rest      rest             // of the answer
 
 	mu    sync.Mutex // guards begun: an upload may be read while the answer begins
 	begun bool       // of the final response something was written
@@ -63,6 +63,9 @@ func (c *conn) exchange(n int) fate {
 	}
 	h.conn, h.last, h.headBytes = c, h.head.Last, n
 	h.serve()
+	if h.rest.body != nil {
+		return h.stepAside()
+	}
 	if h.then != nil {
 		if h.meets.Add(1) == 1 {
 			return later
@@ -86,6 +89,7 @@ func (h *h1) answerThen() {
 // finish is the end of an exchange.
 func (h *h1) finish() fate {
 	c := h.conn
+	h.letGo()
 	again := h.settled()
 	c.door.proxy.finished(&h.exchange)
 	h.exchange.reset()
@@ -431,7 +435,6 @@ func (h *h1) send(x *exchange, status int, fields field.List, body []byte) {
 
 // stream implements responder.
 func (h *h1) stream(x *exchange, status int, fields field.List, length int64, body source) {
-	defer body.Close()
 	h.aside()
 	x.status = status
 	b := appendHead(h.out1[:0], status, fields)
@@ -456,135 +459,11 @@ func (h *h1) stream(x *exchange, status int, fields field.List, length int64, bo
 	b = h.end(b)
 	if none {
 		h.write(b, nil)
+		body.Close()
 		return
 	}
-	if err := h.copy(x, b, length, chunked, body); err != nil && h.err == nil {
-		h.broken(err)
-	}
-}
-
-// copy writes the head, with the first piece where that is there already, and
-// every other piece as it comes.
-func (h *h1) copy(x *exchange, head []byte, length int64, chunked bool, body source) error {
-	if files, ok := body.(fileSource); ok && !chunked && sendsFiles && length > 0 && h.conn.raw != nil {
-		var done bool
-		var err error
-		if head, done, err = h.copyFile(x, head, length, files); done {
-			return err
-		}
-	}
-	if e, ok := body.(eager); len(head) > 0 && (!ok || !e.Ready()) {
-		h.write(head, nil)
-		head = h.out1[:0]
-	}
-	rests, _ := body.(resting)
-	for h.err == nil {
-		if rests != nil && x.sent > 0 && x.sent != length {
-			rests.Rest()
-			if h.err = h.awaitRoom(); h.err != nil {
-				break
-			}
-		}
-		p, err := body.Next()
-		if err == io.EOF && (length < 0 || x.sent == length) {
-			if chunked {
-				head = append(appendTrailer(append(head, "0\r\n"...), x, body), "\r\n"...)
-			}
-			if len(head) > 0 {
-				h.write(head, nil)
-			}
-			return h.err
-		}
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		if err == nil && length >= 0 && x.sent+int64(len(p)) > length {
-			err = errTooLong
-		}
-		if err != nil {
-			if len(head) > 0 {
-				h.write(head, nil)
-			}
-			return err
-		}
-		if chunked {
-			x.sent += int64(h.writeChunk(head, p))
-		} else {
-			x.sent += int64(h.write(head, p))
-		}
-		head = h.out1[:0]
-	}
-	return h.err
-}
-
-// awaitRoom returns once the client's socket takes a piece of the answer, so that
-// nobody holds one until then.
-func (h *h1) awaitRoom() error {
-	c := h.conn
-	if c.raw == nil {
-		return nil
-	}
-	if h.look == nil {
-		h.look = func(fd uintptr) { h.room = writable(fd) }
-	}
-	h.room = false
-	if err := c.raw.Control(h.look); err != nil || h.room {
-		return err
-	}
-	if cap(h.out1) > outKeptMax {
-		h.out1 = nil
-	}
-	return awaitRoom(c.raw, c)
-}
-
-// outKeptMax is how much memory for what is written an exchange keeps while it
-// waits for its client.
-const outKeptMax = 1 << 10
-
-// appendTrailer appends the trailer fields of a body to a client who takes them.
-func appendTrailer(b []byte, x *exchange, body source) []byte {
-	t, ok := body.(trailed)
-	if !ok || !x.takesTrailers {
-		return b
-	}
-	for _, f := range t.Trailer() {
-		b = appendField(b, f.Name, f.Value)
-	}
-	return b
-}
-
-// copyFile sends from a file what lies in one, behind the head. It reports false
-// when the rest has to be read and written, behind what it returns of the head.
-func (h *h1) copyFile(x *exchange, head []byte, length int64, body fileSource) (left []byte, done bool, err error) {
-	for h.err == nil && x.sent < length {
-		f, at, n, err := body.NextFile()
-		if err != nil {
-			if len(head) > 0 {
-				h.write(head, nil)
-			}
-			return nil, true, cutShort(err)
-		}
-		if f == nil {
-			return head, false, nil
-		}
-		if len(head) > 0 {
-			h.begin()
-			h.err = sendFront(h.conn.raw, h.conn, head)
-			head = head[:0]
-			h.out1 = head
-			if h.err != nil {
-				break
-			}
-		}
-		sent, able, err := sendFile(h.conn.raw, h.conn, f, at, n)
-		x.sent += sent
-		h.err = err
-		if !able {
-			body.Again(n)
-			return head, false, nil
-		}
-	}
-	return nil, true, h.err
+	h.rest = rest{body: body, length: length, chunked: chunked}
+	h.sendRest(b)
 }
 
 var errTooLong = errors.New("content longer than its announced length")

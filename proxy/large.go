@@ -37,14 +37,6 @@ func (p *Proxy) openLarge(x *exchange, s *cache.Stored) bool {
 	return true
 }
 
-// closeLarge lets go of what openLarge opened.
-func (x *exchange) closeLarge() {
-	if x.large != nil {
-		x.large.Release()
-		x.large = nil
-	}
-}
-
 // contentOf is the body of a stored response, which is open if it is large.
 func (x *exchange) contentOf(s *cache.Stored) content {
 	if s.Large() {

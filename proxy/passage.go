@@ -32,11 +32,11 @@ var passages = sync.Pool{New: func() any {
 
 func newPassage(x *exchange) *passage {
 	pa := passages.Get().(*passage)
-	pa.x = x
+	pa.x, x.passage = x, pa
 	return pa
 }
 
-// end gives the passage back, once the answer is over. What a timer may still
+// end gives the passage back. What a timer may still
 // know of, whose exchange lasted or had a slow client, is left to it.
 func (pa *passage) end() {
 	if pa.x.lived != nil || pa.body.timer != nil {

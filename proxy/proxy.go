@@ -332,6 +332,7 @@ func (p *Proxy) finish(ctx context.Context) error {
 // panicked reports a panic in an exchange; the exchange alone is lost.
 func (p *Proxy) panicked(x *exchange, e any) {
 	p.counters.panics.Add(1)
+	x.passage = nil // who knows what is under way
 	p.log.Error("an exchange panicked", "panic", e, "method", x.method,
 		"host", string(x.host), "target", x.target.shown(), "stack", string(debug.Stack()))
 }

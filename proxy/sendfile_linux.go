@@ -22,7 +22,7 @@ func sendFile(to syscall.RawConn, pace pace, f *os.File, at, n int64) (sent int6
 	if err != nil {
 		return 0, false, nil
 	}
-	err = from.Control(func(in uintptr) {
+	cerr := from.Control(func(in uintptr) { // fails for a closed file
 		for sent < n && err == nil {
 			if err = pace.extend(); err != nil {
 				return
@@ -33,6 +33,9 @@ func sendFile(to syscall.RawConn, pace pace, f *os.File, at, n int64) (sent int6
 			err = pace.wroteSome(one, err)
 		}
 	})
+	if cerr != nil {
+		err = cerr
+	}
 	if sent == 0 && (err == unix.EINVAL || err == unix.ENOSYS) {
 		return 0, false, nil
 	}

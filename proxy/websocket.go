@@ -62,6 +62,7 @@ func (p *Proxy) openWebSocket(x *exchange) {
 	}
 	if res.Switched == nil {
 		p.live.refuse("by-origin")
+		x.waited = true
 		p.answerOrigin(x, res, s, new(originBody), outcomePass)
 		return
 	}
