@@ -9,25 +9,43 @@ import (
 	"firstbell/proxy/spool"
 )
 
-// takeIn takes in the whole of a request's content and makes it the content
-// that the exchange goes on with: only then a place at the origin is asked for,
-// so that who trickles holds none. The spool is to be closed behind the
-// exchange. Content without an announced length has one by then, unless trailer
-// fields came behind it.
-func (p *Proxy) takeIn(x *exchange) (*spool.Spool, error) {
-	if x.length > p.spools.Max() {
-		return nil, spool.ErrTooLarge // before anything of it is asked for
+// takesIn reports whether x's content is taken in before its origin is asked: it
+// has not all come with the head, and the route does not want it as it comes.
+func (p *Proxy) takesIn(x *exchange) bool {
+	if x.body == nil || p.spools == nil || x.route.StreamsRequests || x.route.Live != nil {
+		return false
 	}
-	sp := p.spools.New(p.ownerOf(x))
-	if err := sp.Take(x.body); err != nil {
-		sp.Close()
-		return nil, err
+	u, ok := x.body.(*upload)
+	return !ok || !u.isThere()
+}
+
+// takeIn takes in the whole of a request's content and then passes the request
+// on with that: only then a place at the origin is asked for, so that who
+// trickles holds none. Content without an announced length has one by then,
+// unless trailer fields came behind it. When it returns with x.taking set, more
+// is still to come: it is to be called again when there is some.
+func (p *Proxy) takeIn(x *exchange, as outcome) {
+	if x.content == nil {
+		if x.length > p.spools.Max() {
+			p.notTakenIn(x, spool.ErrTooLarge) // before anything of it is asked for
+			return
+		}
+		x.content = p.spools.New(p.ownerOf(x))
 	}
-	x.body, x.stopBody, x.expects = sp.Reader(), nil, false // reading it has told the client to send
+	err := x.content.Take(x.body)
+	if x.taking = err == spool.ErrLater; x.taking {
+		x.passed = as
+		return
+	}
+	if err != nil {
+		p.notTakenIn(x, err)
+		return
+	}
+	x.body, x.stopBody, x.expects = x.content.Reader(), nil, false // reading it has told the client to send
 	if x.length >= 0 || x.trailer == nil || len(x.trailer()) == 0 {
-		x.length, x.trailer = sp.Size(), nil
+		x.length, x.trailer = x.content.Size(), nil
 	}
-	return sp, nil
+	p.pass(x, as)
 }
 
 // ownerOf is whose share of the spool counts for x: the client's address, as

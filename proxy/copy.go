@@ -3,7 +3,6 @@ package proxy
 import (
 	"io"
 	"os"
-	"time"
 )
 
 // rest is what is left to be sent of an answer over HTTP/1.
@@ -38,43 +37,6 @@ func (h *h1) pace() pace {
 		return brief{h.conn}
 	}
 	return h.conn
-}
-
-// canStepAside reports whether the exchange may wait in the siding.
-func (h *h1) canStepAside() bool { return h.conn.parks && !h.waited && h.lived == nil }
-
-// stepAside has an exchange with a rest wait for its client without a goroutine.
-func (h *h1) stepAside() fate {
-	c := h.conn
-	for h.rest.body != nil {
-		h.out1 = nil // who waits holds as little as it can
-		until := time.Now().Add(c.patience())
-		c.writeBy = time.Time{} // who writes next sets it
-		if c.door.siding.wait(h, false, until) {
-			return later
-		}
-		h.carryOn(awaitRoom(c.raw, c))
-	}
-	return h.finish()
-}
-
-// goOn goes on with an exchange for which a client was waited for, until the
-// error.
-func (h *h1) goOn(err error) fate {
-	if timedOut(err) {
-		if err = h.conn.wroteSome(0, err); err == nil {
-			return h.stepAside()
-		}
-	}
-	h.carryOn(err)
-	return h.stepAside()
-}
-
-// carryOn sends the rest, unless the client is given up because of err.
-func (h *h1) carryOn(err error) {
-	defer h.recovered()
-	h.err = err
-	h.sendRest(nil)
 }
 
 // copy writes the head, with the first piece where that is there already, and

@@ -257,7 +257,7 @@ func (d *door) resume(c *conn, fd int) {
 // goOn goes on with an exchange that waited in the siding.
 func (d *door) goOn(h *h1, err error) {
 	c := h.conn
-	switch h.goOn(err) {
+	switch h.resumed(err) {
 	case again:
 		d.attend(c)
 	case over:

@@ -61,6 +61,8 @@ type exchange struct {
 	// What it holds until its answer is over; letGo gives it back.
 	passage *passage     // nil: none
 	content *spool.Spool // the request's; nil: it is not taken in
+	taking  bool         // takeIn is to be called again when more of it has come, with passed
+	passed  outcome
 	large   *disk.Record // the body of the stored response that answers; nil: it is not on disk
 	waited  bool         // somebody waits for the responder's return, and does something then
 

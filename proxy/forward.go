@@ -16,18 +16,21 @@ import (
 // via is our entry in Via (RFC 9110 section 7.6.3).
 const via = "1.1 firstbell"
 
-// forward passes the request on by itself and streams the answer back.
+// forward passes the request on by itself and streams the answer back, once its
+// content is here.
 func (p *Proxy) forward(x *exchange, as outcome) {
 	x.mayWait()
-	pa, rt := newPassage(x), x.route
-	if x.body != nil && !pa.takeThere() && p.spools != nil && !rt.StreamsRequests && rt.Live == nil {
-		content, err := p.takeIn(x)
-		if err != nil {
-			p.notTakenIn(x, err)
-			return
-		}
-		x.content = content
+	if p.takesIn(x) {
+		p.takeIn(x, as)
+		return
 	}
+	p.pass(x, as)
+}
+
+// pass passes the request on and streams the answer back.
+func (p *Proxy) pass(x *exchange, as outcome) {
+	pa, rt := newPassage(x), x.route
+	pa.takeThere()
 	s := &pa.stay
 	if err := p.stayAt(x, s); err != nil {
 		s.problem(p, err)

@@ -26,6 +26,7 @@ type h1 struct {
 	look      func(fd uintptr) // sets room; made once
 	room      bool             // the client's socket takes more
 	rest      rest             // of the answer
+	stays     bool             // it waits for its client with a goroutine
 
 	mu    sync.Mutex // guards begun: an upload may be read while the answer begins
 	begun bool       // of the final response something was written
@@ -63,7 +64,7 @@ func (c *conn) exchange(n int) fate {
 	}
 	h.conn, h.last, h.headBytes = c, h.head.Last, n
 	h.serve()
-	if h.rest.body != nil {
+	if h.rest.body != nil || h.taking {
 		return h.stepAside()
 	}
 	if h.then != nil {
@@ -96,7 +97,7 @@ func (h *h1) finish() fate {
 	if h.upload.h != nil {
 		h.upload.end()
 	}
-	h.conn, h.begun, h.last, h.err, h.then = nil, false, false, nil, nil
+	h.conn, h.begun, h.last, h.stays, h.err, h.then = nil, false, false, false, nil, nil
 	h.meets.Store(0)
 	if cap(h.out1) > answerKeptMax {
 		h.out1 = nil

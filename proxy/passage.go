@@ -49,19 +49,13 @@ func (pa *passage) end() {
 }
 
 // takeThere makes content that has come whole, with the request's head, the
-// content that the exchange goes on with. It reports false for any other.
-func (pa *passage) takeThere() bool {
+// content that the exchange goes on with.
+func (pa *passage) takeThere() {
 	x := pa.x
-	u, ok := x.body.(*upload)
-	if !ok {
-		return false
-	}
-	content, ok := u.there()
-	if ok {
-		pa.content.Reset(content)
+	if u, ok := x.body.(*upload); ok && u.isThere() {
+		pa.content.Reset(u.there())
 		x.body, x.stopBody, x.expects = &pa.content, nil, false
 	}
-	return ok
 }
 
 // view is b as a string without a copy: it changes as b does.

@@ -152,6 +152,7 @@ type Stats struct {
 	Panics         int64
 	Malformed      map[string]int64 // what was no request with one meaning, by reason
 	InLanes        int              // connections that a goroutine serves together with others
+	Waiting        int              // exchanges that wait for a slow client without a goroutine
 	Parked         int              // connections that wait for a request without taking more than a descriptor
 	Connections    int              // open now
 	Parted         map[string]int64 // connections turned away or cut off, by reason
@@ -259,7 +260,7 @@ func (p *Proxy) Stats() Stats {
 	for o := range greetingOutcomes {
 		st.Handshakes[o.String()] = c.handshakes[o].Load()
 	}
-	st.Parked = p.door.lot.waiting()
+	st.Parked, st.Waiting = p.door.lot.waiting(), p.door.siding.waiting()
 	for _, l := range p.door.lanes {
 		st.InLanes += l.waiting()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"firstbell/proxy/field"
 	"firstbell/proxy/http1"
+	"firstbell/proxy/spool"
 )
 
 // upload is a request's content. It is read by one goroutine at a time, which
@@ -22,8 +23,9 @@ type upload struct {
 	stopping func()        // stop, made once
 
 	chunks http1.Chunks
-	piece  []byte // of chunked content: decoded and not handed out yet; in the connection's buffer
-	own    []byte // the request's head, where more is received than came with it; kept between exchanges
+	piece  []byte    // of chunked content: decoded and not handed out yet; in the connection's buffer
+	since  time.Time // when it began to be waited for without a goroutine
+	own    []byte    // the request's head, where more is received than came with it; kept between exchanges
 
 	mu      sync.Mutex // guards stopped, and the read deadline with it
 	stopped bool
@@ -93,9 +95,13 @@ func notWhole(err error) int {
 
 // receive reads from the connection, for as long as the client may be waited
 // for: each byte buys it time at MinRate, and it has at most the grace. What
-// passes while nobody reads is not its fault, and costs it nothing. Without p it
-// returns once there is something to read.
-func (u *upload) receive(p []byte) (n int, err error) {
+// passes while nobody reads is not its fault, and costs it nothing.
+func (u *upload) receive(p []byte) (n int, err error) { return u.receiveWithin(p, u.patience) }
+
+// receiveWithin is receive for a client who is waited for no longer than that;
+// with errWaits its time is not over. Without p it returns once there is
+// something to read.
+func (u *upload) receiveWithin(p []byte, most time.Duration) (n int, err error) {
 	c := u.h.conn
 	c.aside()
 	u.mu.Lock()
@@ -104,7 +110,7 @@ func (u *upload) receive(p []byte) (n int, err error) {
 		return 0, errStopped
 	}
 	began := time.Now()
-	c.readBy = began.Add(u.patience)
+	c.readBy = began.Add(min(u.patience, most))
 	_ = c.Conn.SetReadDeadline(c.readBy) // fails for a closed connection only: then reading tells
 	u.mu.Unlock()
 	if p == nil {
@@ -116,37 +122,76 @@ func (u *upload) receive(p []byte) (n int, err error) {
 	switch {
 	case n == 0 && u.isStopped():
 		return 0, errStopped
+	case n == 0 && timedOut(err) && u.patience > 0:
+		return 0, errWaits
 	case n == 0 && timedOut(err):
-		c.door.parted[partedBody].Add(1)
-		return 0, errSlow
+		return 0, u.late()
 	}
 	return n, cutShort(unlessSome(n, err))
 }
 
+// late counts a client whose time is over.
+func (u *upload) late() error {
+	u.h.conn.door.parted[partedBody].Add(1)
+	return errSlow
+}
+
 // Wait implements spool.Waiter.
-func (u *upload) Wait() bool {
+func (u *upload) Wait() (told bool, err error) {
 	c := u.h.conn
+	if c.raw == nil {
+		return false, nil
+	}
+	for !u.ready() {
+		u.ask()
+		if c.r == c.w {
+			c.dropBuffer()
+			c.r, c.w = 0, 0
+		}
+		most := u.patience
+		if u.h.canStepAside() {
+			most = min(most, patienceShort)
+		}
+		if _, err = u.receiveWithin(nil, most); err == errWaits {
+			u.since = time.Now()
+			return false, spool.ErrLater
+		}
+		if u.err = err; err != nil || u.rest >= 0 {
+			break
+		}
+		u.err = u.receiveLine()
+	}
+	return true, nil
+}
+
+// ready reports whether a Read has something to return that was received
+// already, be it an error.
+func (u *upload) ready() (ready bool) {
 	switch {
-	case c.raw == nil:
-		return false
 	case u.err != nil:
 		return true
-	case u.rest < 0:
-		if ready, err := u.decode(); ready || err != nil {
-			u.err = err
-			return true
-		}
+	case u.rest >= 0:
+		return u.h.conn.r < u.h.conn.w
 	}
-	if c.r < c.w && u.rest >= 0 {
-		return true
+	ready, u.err = u.decode()
+	return ready || u.err != nil
+}
+
+// receiveLine reads more of chunked content, behind what was not used of it.
+func (u *upload) receiveLine() error {
+	c := u.h.conn
+	c.makeRoom()
+	n, err := u.receive((*c.in)[c.w:])
+	c.w += n
+	return err
+}
+
+// waited says that the content was waited for elsewhere, until err.
+func (u *upload) waited(err error) {
+	u.patience -= time.Since(u.since)
+	if timedOut(err) {
+		u.err = u.late()
 	}
-	u.ask()
-	if c.r == c.w {
-		c.dropBuffer()
-		c.r, c.w = 0, 0
-	}
-	_, u.err = u.receive(nil)
-	return true
 }
 
 func (u *upload) isStopped() bool {
@@ -179,17 +224,20 @@ func (u *upload) ask() {
 	}
 }
 
-// there returns content that has all come with the head, which is read then. It
-// is valid until the exchange is over.
-func (u *upload) there() (content []byte, ok bool) {
+// isThere reports whether the content has all come with the head.
+func (u *upload) isThere() bool {
 	c := u.h.conn
-	if u.err != nil || !u.asked || u.rest <= 0 || int64(c.w-c.r) < u.rest {
-		return nil, false
-	}
+	return u.err == nil && u.asked && u.rest > 0 && int64(c.w-c.r) >= u.rest
+}
+
+// there returns content that is there, which is read then. It is valid until the
+// exchange is over.
+func (u *upload) there() []byte {
+	c := u.h.conn
 	end := c.r + int(u.rest)
-	content = (*c.in)[c.r:end:end]
+	content := (*c.in)[c.r:end:end]
 	c.r, u.rest, u.err = end, 0, io.EOF
-	return content, true
+	return content
 }
 
 var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -222,10 +270,7 @@ func (u *upload) readChunked(p []byte) (n int, err error) {
 			u.piece = u.piece[n:]
 			return n, nil
 		}
-		c := u.h.conn
-		c.makeRoom()
-		n, err := u.receive((*c.in)[c.w:])
-		if c.w += n; err != nil {
+		if err := u.receiveLine(); err != nil {
 			return 0, err
 		}
 	}

@@ -17,6 +17,7 @@ var (
 	mConnections  = gauge("proxy_connections", "Connections of clients that are open.")
 	mInLanes      = gauge("proxy_connections_in_lanes", "Of those, busy ones that share a goroutine.")
 	mResting      = gauge("proxy_connections_parked", "Of those, idle ones that take no more than a descriptor.")
+	mWaiting      = gauge("proxy_connections_waiting", "Of those, ones whose slow client sends or takes a content, and is waited for without a goroutine.")
 	mParted       = counter("proxy_parted_total", "Connections turned away (connections, address, unanswered) or cut off (idle, slow-content, slow-reading), or not let in (denied), by reason.", "reason")
 	mSpools       = gauge("spool_contents", "Requests' contents on their way in, and answers that a slow client takes.")
 	mSpoolMemory  = gauge("spool_memory_bytes", "Memory that they take.")
@@ -32,6 +33,7 @@ type clientStatus struct {
 	Connections int              `json:"connections"` // open now
 	InLanes     int              `json:"in_lanes"`    // of those, busy ones that share a goroutine
 	Parked      int              `json:"parked"`      // of those, idle ones that take no more than a descriptor
+	Waiting     int              `json:"waiting"`     // of those, ones whose slow client is waited for without a goroutine
 	Parted      map[string]int64 `json:"parted"`      // turned away or cut off, by reason
 	limitStatus
 	Spool spoolStatus `json:"spool"`
@@ -51,7 +53,7 @@ type spoolStatus struct {
 func (s *server) clientReport() clientStatus {
 	p, sp := s.proxy.Stats(), s.spools.Stats()
 	return clientStatus{
-		Connections: p.Connections, InLanes: p.InLanes, Parked: p.Parked, Parted: p.Parted, limitStatus: limitReport(&p.Clients),
+		Connections: p.Connections, InLanes: p.InLanes, Parked: p.Parked, Waiting: p.Waiting, Parted: p.Parted, limitStatus: limitReport(&p.Clients),
 		Spool: spoolStatus{
 			Contents: sp.Open, Memory: sp.Memory, Disk: sp.Disk, Files: sp.Files,
 			Full: sp.Full, Failures: sp.Failures, Why: sp.Why,
@@ -60,7 +62,7 @@ func (s *server) clientReport() clientStatus {
 }
 
 func printClients(w io.Writer, c *clientStatus) {
-	fmt.Fprintf(w, "clients   %d connections, %d of them in lanes, %d parked", c.Connections, c.InLanes, c.Parked)
+	fmt.Fprintf(w, "clients   %d connections, %d of them in lanes, %d parked, %d slow", c.Connections, c.InLanes, c.Parked, c.Waiting)
 	for _, reason := range config.SortedKeys(c.Parted) {
 		if n := c.Parted[reason]; n > 0 {
 			fmt.Fprintf(w, ", %s %d", reason, n)
@@ -83,6 +85,7 @@ func collectClients(ch chan<- prometheus.Metric, s *server) {
 	mConnections.send(ch, float64(c.Connections))
 	mInLanes.send(ch, float64(c.InLanes))
 	mResting.send(ch, float64(c.Parked))
+	mWaiting.send(ch, float64(c.Waiting))
 	for reason, n := range c.Parted {
 		mParted.send(ch, float64(n), reason)
 	}

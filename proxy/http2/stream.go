@@ -386,7 +386,7 @@ func (s *Stream) Empty() bool {
 }
 
 // Wait waits as Read does, without a buffer, and reports true.
-func (s *Stream) Wait() bool {
+func (s *Stream) Wait() (bool, error) {
 	s.askForContent()
 	c := s.conn
 	for {
@@ -401,7 +401,7 @@ func (s *Stream) Wait() bool {
 			c.flush()
 		}
 		if ready || s.sending.left <= 0 {
-			return true // the Read tells
+			return true, nil // the Read tells
 		}
 		s.awaitContent()
 	}

@@ -250,18 +250,29 @@ var (
 // A Waiter is a source that can be waited for without a buffer.
 type Waiter interface {
 	// Wait returns once a Read has something to return, be it an error, and
-	// reports whether it could tell.
-	Wait() bool
+	// reports whether it could tell. With ErrLater it is waited for elsewhere.
+	Wait() (told bool, err error)
 }
 
+// ErrLater says that there is nothing to take in at this moment, and that Take
+// is to be called again when there is.
+var ErrLater = errors.New("the content is still to come")
+
 // Take takes in all of r. While a content does not come, it takes no buffer, or
-// a small one where r cannot say when it does. The error is a *SourceError, or
-// one of Write.
+// a small one where r cannot say when it does. The error is a *SourceError, one
+// of Write, or ErrLater.
 func (sp *Spool) Take(r io.Reader) error {
 	w, _ := r.(Waiter)
 	for flows := false; ; {
+		told := flows
+		if !flows && w != nil {
+			var err error
+			if told, err = w.Wait(); err != nil {
+				return err
+			}
+		}
 		pool := &buffers
-		if !flows && (w == nil || !w.Wait()) {
+		if !told {
 			pool = &smallBuffers
 		}
 		buf := pool.Get().(*[]byte)

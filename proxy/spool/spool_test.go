@@ -257,13 +257,16 @@ type waited struct {
 	t      *testing.T
 	pieces []int
 	waits  int
+	later  bool // each is waited for elsewhere first
 	ready  bool
 }
 
-func (w *waited) Wait() bool {
-	w.waits++
+func (w *waited) Wait() (bool, error) {
+	if w.waits++; w.later && w.waits%2 == 1 {
+		return false, ErrLater
+	}
 	w.ready = true
-	return true
+	return true, nil
 }
 
 func (w *waited) Read(p []byte) (int, error) {
@@ -291,6 +294,20 @@ func TestNobodyHoldsABufferForContentThatDoesNotCome(t *testing.T) {
 	}
 	if w.waits != 5 { // for each piece, and the end
 		t.Errorf("got %d waits, want 5", w.waits)
+	}
+}
+
+func TestAContentMayBeWaitedForElsewhere(t *testing.T) {
+	s := open(t, Options{})
+	sp := s.New(netip.Addr{})
+	defer sp.Close()
+	w, times := &waited{t: t, pieces: []int{1, 1, 5}, later: true}, 0
+	err := sp.Take(w)
+	for ; err == ErrLater; err = sp.Take(w) {
+		times++
+	}
+	if err != nil || sp.Size() != 7 || times != 4 { // before each piece, and the end
+		t.Fatalf("got %d bytes, %v, waited for elsewhere %d times; want 7 and 4", sp.Size(), err, times)
 	}
 }
 
