@@ -15,9 +15,11 @@
 // A slow client holds no place at an origin: content.go takes requests in,
 // backlog.go what is not taken of answers. What it may do otherwise, limits.go
 // and pace.go say. Idle connections in plain are parked in lot_linux.go;
-// busy ones share the goroutines of lane_linux.go, until one has to wait.
+// busy ones share the goroutines of lane_linux.go, until one has to wait. An
+// exchange over plain TCP whose client takes its time, with its content or its
+// answer, waits in siding_linux.go, without a goroutine; siding.go goes on with it.
 //
-// Connections of HTTP/1 stay in door.go, conn.go, connout.go, http1.go, upload.go, the lot and the lanes, those
+// Connections of HTTP/1 stay in door.go, conn.go, connout.go, http1.go, copy.go, upload.go, the lot, the lanes and the siding, those
 // of HTTP/2 in h2.go over package http2, those
 // of HTTP/3 in h3door.go, h3conn.go, h3.go and h3upload.go over package http3;
 // everything else sees an exchange.

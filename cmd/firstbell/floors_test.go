@@ -75,7 +75,7 @@ var benchModules = []string{"github.com/coder/websocket", "github.com/jackc/pgx/
 
 // http1Files are the files of package proxy that know connections of HTTP/1;
 // the rest of it sees an exchange.
-var http1Files = []string{"proxy/door.go", "proxy/conn.go", "proxy/connout.go", "proxy/http1.go", "proxy/upload.go", "proxy/lot_linux.go", "proxy/lot_other.go", "proxy/lane_linux.go", "proxy/lane_other.go"}
+var http1Files = []string{"proxy/door.go", "proxy/conn.go", "proxy/connout.go", "proxy/http1.go", "proxy/upload.go", "proxy/lot_linux.go", "proxy/lot_other.go", "proxy/lane_linux.go", "proxy/lane_other.go", "proxy/copy.go", "proxy/siding.go", "proxy/siding_linux.go", "proxy/siding_other.go"}
 
 // A goFile is one file's place and what it imports.
 type goFile struct {
