@@ -334,9 +334,11 @@ func TestStreamsTakeTurns(t *testing.T) {
 		p.send(settings(settingWindow, windowMax), window(0, windowMax-windowFirst))
 		p.frames()
 		again := p.stopReading()
+		p.readSlowly()
 		go p.c.Write(cat(ask(1, "/big/3000000"), ask(3, "/big/3000000"), ask(5, "/")))
 		synctest.Wait()
 		again()
+		time.Sleep(time.Second)
 		got := p.frames()
 		small := strings.Index(got, `data 5 "hello" end`)
 		if small < 0 || small > len(got)/10 {

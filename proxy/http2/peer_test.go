@@ -29,10 +29,11 @@ type peer struct {
 	slow []string      // what was too slow
 	over chan struct{} // closed when Serve has returned
 
-	mu   sync.Mutex    // guards what follows
-	got  []string      // frames received, as text, since the last look
-	deaf chan struct{} // while it is not nil, nothing is read until it is closed
-	dec  *hpack.Decoder
+	mu     sync.Mutex    // guards what follows
+	got    []string      // frames received, as text, since the last look
+	deaf   chan struct{} // while it is not nil, nothing is read until it is closed
+	slowly bool          // a frame is read when everybody waits
+	dec    *hpack.Decoder
 }
 
 // testConfig has short names for what handlers do: the path says it.
@@ -159,17 +160,29 @@ func (p *peer) stopReading() (again func()) {
 	return sync.OnceFunc(func() { close(p.deaf) })
 }
 
+// readSlowly takes a frame only when nobody has anything to do but to wait for
+// that: each stream has its next piece ready by then. What comes so is there
+// after a sleep, not at once.
+func (p *peer) readSlowly() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slowly = true
+}
+
 func (p *peer) receive() {
 	var b [frameHeadBytes]byte
 	for {
 		p.mu.Lock()
-		deaf := p.deaf
+		deaf, slowly := p.deaf, p.slowly
 		p.mu.Unlock()
 		if deaf != nil {
 			select {
 			case <-deaf:
 			case <-p.over:
 			}
+		}
+		if slowly {
+			time.Sleep(time.Nanosecond) // until everybody waits
 		}
 		if _, err := io.ReadFull(p.c, b[:]); err != nil {
 			p.note("end")
