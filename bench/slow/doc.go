@@ -34,7 +34,10 @@
 // process and no file behind. It exits with 1 when a normal client got an error
 // or had to wait for long, when an attacker was not cut off in time, when the
 // origin saw a request that never became whole, when connections were left, or
-// when memory grew by more than -memory. With -profile it keeps what firstbell
+// when memory grew by more than -memory, which is meant for one kind at a time:
+// over HTTP/1 each takes 21 to 48 MiB, all of them at once take about 180. What
+// one attacker costs, without what the machine adds, proxy's
+// TestASlowClientCostsLittle holds down. With -profile it keeps what firstbell
 // says of its memory when it has most.
 //
 // Start reading at play, then attack; kinds1, kinds2 and kinds3 are the kinds.
