@@ -35,7 +35,7 @@
 // or had to wait for long, when an attacker was not cut off in time, when the
 // origin saw a request that never became whole, when connections were left, or
 // when memory grew by more than -memory, which is meant for one kind at a time:
-// over HTTP/1 each takes 21 to 48 MiB, all of them at once take about 180. What
+// over HTTP/1 each takes 7 to 42 MiB, all of them at once take 165. What
 // one attacker costs, without what the machine adds, proxy's
 // TestASlowClientCostsLittle holds down. With -profile it keeps what firstbell
 // says of its memory when it has most.
