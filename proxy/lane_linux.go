@@ -323,6 +323,20 @@ func epollSet(name string) (f *os.File, raw syscall.RawConn, fd int, err error) 
 	return f, raw, fd, nil
 }
 
+// awaitEvents waits until there are events in a set and takes them. The error says
+// why that is waited for no longer.
+func awaitEvents(raw syscall.RawConn, events []unix.EpollEvent) (n int, err error) {
+	var werr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, werr = unix.EpollWait(int(fd), events, 0)
+		return n > 0 || werr != nil && werr != unix.EINTR
+	})
+	if err == nil {
+		err = werr
+	}
+	return n, err
+}
+
 // readNow serves a connection in a lane from which something has come.
 func (c *conn) readNow() {
 	c.limits = c.door.proxy.limits.Load()

@@ -108,17 +108,12 @@ func (l *lot) takeLocked(c *conn) int {
 func (l *lot) look(set *os.File, raw syscall.RawConn) {
 	var events [256]unix.EpollEvent
 	for {
-		n := 0
-		var werr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, werr = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || werr != nil && werr != unix.EINTR
-		})
+		n, err := awaitEvents(raw, events[:])
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			l.expire(set)
 			continue
-		case err != nil || werr != nil:
+		case err != nil:
 			return // it is over
 		}
 		for _, e := range events[:n] {

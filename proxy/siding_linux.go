@@ -90,17 +90,12 @@ func (s *siding) takeLocked(c *conn) (h *h1) {
 func (s *siding) look(raw syscall.RawConn) {
 	var events [256]unix.EpollEvent
 	for {
-		n := 0
-		var werr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, werr = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || werr != nil && werr != unix.EINTR
-		})
-		if err != nil || werr != nil && werr != unix.EINTR {
+		n, err := awaitEvents(raw, events[:])
+		if err != nil {
 			return // it is over
 		}
 		s.mu.Lock()
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range events[:n] {
 			if c := s.waits[e.Fd]; c != nil {
 				go s.resume(s.takeLocked(c), nil)
 			}
