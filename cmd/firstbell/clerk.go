@@ -78,36 +78,32 @@ func (c *clerk) Take(ctx context.Context, p attendance.Press) (attendance.Receip
 func (c *clerk) Submit(p attendance.Press, pending *attendance.Pending, w attendance.Waiter) (attendance.Receipt, bool, error) {
 	e := c.errand(w)
 	e.press = p
-	if r, ok := c.desk.Load().to.(*attendance.Recorder); ok {
-		receipt, waits, err := r.Submit(p, pending, e)
-		if waits {
-			return attendance.Receipt{}, true, nil
-		}
-		if err == nil || !moving(err) {
-			e.done()
-			return receipt, false, err
-		}
-	}
-	go e.run()
-	return attendance.Receipt{}, true, nil
+	return sendOff(e, func(r *attendance.Recorder) (attendance.Receipt, bool, error) { return r.Submit(p, pending, e) })
 }
 
 // SubmitItem implements proxy.Recorder, in the same way.
 func (c *clerk) SubmitItem(it attendance.Item, pending *attendance.Pending, w attendance.Waiter) (attendance.ReceiptID, bool, error) {
 	e := c.errand(w)
 	e.item, e.isItem = it, true
-	if r, ok := c.desk.Load().to.(*attendance.Recorder); ok {
-		id, waits, err := r.SubmitItem(it, pending, e)
+	return sendOff(e, func(r *attendance.Recorder) (attendance.ReceiptID, bool, error) { return r.SubmitItem(it, pending, e) })
+}
+
+// sendOff submits what an errand is about to who has the journal in this process.
+// Who has it elsewhere, or nobody, is gone to and waited for by the errand itself.
+func sendOff[A any](e *errand, submit func(*attendance.Recorder) (A, bool, error)) (a A, waits bool, err error) {
+	var none A
+	if r, ok := e.clerk.desk.Load().to.(*attendance.Recorder); ok {
+		a, waits, err = submit(r)
 		if waits {
-			return attendance.ReceiptID{}, true, nil
+			return none, true, nil // e may be another's by now
 		}
 		if err == nil || !moving(err) {
 			e.done()
-			return id, false, err
+			return a, false, err
 		}
 	}
 	go e.run()
-	return attendance.ReceiptID{}, true, nil
+	return none, true, nil
 }
 
 // errand is a press, or an Item, that somebody waits for who does not wait
